@@ -38,11 +38,26 @@ type SessionWelcome struct {
 	LogsStored uint64 `json:"logs_stored"`
 }
 
-// SessionReject refuses a hello.
+// RejectCode is the machine-readable cause of a SessionReject.
+type RejectCode string
+
+// The causes a coordinator may give.
+const (
+	RejectBadHello     RejectCode = "bad_hello"     // the hello breaks the protocol
+	RejectUnauthorized RejectCode = "unauthorized"  // the token is not good for this agent
+	RejectBuildOver    RejectCode = "build_over"    // the agent's build is not the workspace's current one any more
+	RejectReplaced     RejectCode = "replaced"      // a newer process of the same agent has taken its place
+	RejectUnavailable  RejectCode = "unavailable"   // the coordinator cannot serve it now
+	RejectShuttingDown RejectCode = "shutting_down" // the coordinator is going away; come back soon
+)
+
+// SessionReject refuses a hello, or ends a session that was welcome.
 type SessionReject struct {
-	Code      string `json:"code"`
-	Message   string `json:"message"`
-	Retryable bool   `json:"retryable"`
+	Code RejectCode `json:"code"`
+	// Message is one sentence for a person.
+	Message string `json:"message"`
+	// Retryable tells whether the same hello may succeed later.
+	Retryable bool `json:"retryable"`
 }
 
 // Error implements error.
@@ -219,6 +234,11 @@ func DecodeChannelMessage(b []byte) (ChannelMessage, error) {
 	m := fresh()
 	if len(env.Data) > 0 {
 		if err := json.Unmarshal(env.Data, m); err != nil {
+			return nil, fmt.Errorf("%w: %s: %w", ErrChannelMessage, env.Type, err)
+		}
+	}
+	if m, ok := m.(timed); ok {
+		if err := normalise(m); err != nil {
 			return nil, fmt.Errorf("%w: %s: %w", ErrChannelMessage, env.Type, err)
 		}
 	}

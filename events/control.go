@@ -101,7 +101,7 @@ func AppendControlFrame(b []byte, f ControlFrame) ([]byte, error) {
 			p = appendText(p, a)
 		}
 	case Drain:
-		p = binary.AppendUvarint(p, uint64(max(f.Grace, 0)/time.Millisecond))
+		p = binary.AppendUvarint(p, milliseconds(f.Grace))
 		p = appendText(p, f.Reason)
 	case Close:
 		p = append(p, byte(f.Code))
@@ -135,7 +135,7 @@ func ReadControlFrame(r interface {
 	}
 	p := make([]byte, n)
 	if _, err := io.ReadFull(r, p); err != nil {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		return nil, err
@@ -181,9 +181,7 @@ func appendPing(p []byte, seq uint64, sent time.Time) []byte {
 }
 
 func appendText(p []byte, s string) []byte {
-	if len(s) > MaxReplyText {
-		s = s[:MaxReplyText]
-	}
+	s = cutText(s)
 	p = binary.AppendUvarint(p, uint64(len(s)))
 	return append(p, s...)
 }

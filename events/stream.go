@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"time"
+	"unicode/utf8"
 )
 
 // The first byte of every bidirectional stream of a tailnet says what the
@@ -57,13 +58,31 @@ func AppendOpenHeader(b []byte, h OpenHeader) ([]byte, error) {
 		return b, fmt.Errorf("%w: negative deadline", ErrStreamHeader)
 	}
 	b = append(b, StreamOpen, openVersion, byte(h.Network))
-	b = binary.AppendUvarint(b, uint64(h.Deadline/time.Millisecond))
+	b = binary.AppendUvarint(b, milliseconds(h.Deadline))
 	b = binary.AppendUvarint(b, uint64(len(h.Target)))
 	return append(b, h.Target...), nil
 }
 
 // maxDeadline keeps a peer's deadline within what time.Duration can hold.
 const maxDeadline = uint64(24 * time.Hour / time.Millisecond)
+
+// milliseconds is d on the wire. What is longer than a peer would accept is as
+// good as the longest that it does; what is negative is nothing.
+func milliseconds(d time.Duration) uint64 {
+	return min(uint64(max(d, 0)/time.Millisecond), maxDeadline)
+}
+
+// cutText cuts a sentence to MaxReplyText bytes, between characters.
+func cutText(s string) string {
+	if len(s) <= MaxReplyText {
+		return s
+	}
+	n := MaxReplyText
+	for n > MaxReplyText-utf8.UTFMax && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
 
 // ReadOpenHeader reads what follows StreamOpen. It reads no byte beyond the
 // header. The error wraps ErrStreamHeader, or is the reader's own.
@@ -117,9 +136,7 @@ func (r *Reply) Error() string {
 
 // AppendReply appends r to b; a text beyond MaxReplyText is cut.
 func AppendReply(b []byte, r Reply) []byte {
-	if len(r.Text) > MaxReplyText {
-		r.Text = r.Text[:MaxReplyText]
-	}
+	r.Text = cutText(r.Text)
 	b = append(b, byte(r.Code))
 	b = binary.AppendUvarint(b, uint64(len(r.Text)))
 	return append(b, r.Text...)
@@ -158,7 +175,7 @@ func SplitFlow(b []byte) (id uint64, payload []byte, err error) {
 
 func readByte(r io.ByteReader) (byte, error) {
 	c, err := r.ReadByte()
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return c, err

@@ -73,6 +73,14 @@ func DecodeWatchMessage(b []byte) (WatchMessage, error) {
 	case m.AgentUpdate != nil && m.AgentUpdate.ID == "" && m.AgentUpdate.Status == AgentConnected:
 		return WatchMessage{}, fmt.Errorf("%w: connected agent without id", ErrWatchMessage)
 	}
+	for _, l := range []*Log{m.BuildLog, m.AgentLog} {
+		if l == nil {
+			continue
+		}
+		if err := normalise(l); err != nil {
+			return WatchMessage{}, fmt.Errorf("%w: %w", ErrWatchMessage, err)
+		}
+	}
 	return m, nil
 }
 
