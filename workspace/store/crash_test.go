@@ -1,0 +1,3 @@
+package store
+
+func runChild(role string) int { return 1 }
