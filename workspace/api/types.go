@@ -78,6 +78,32 @@ type CreateWorkspace struct {
 // CreateBuild asks for a build.
 type CreateBuild struct {
 	Transition events.Transition `json:"transition"`
+	// RequestID, chosen by the caller and at most MaxRequestID bytes, makes a
+	// repeated request the same request: while the build that it made is the
+	// newest, the answer is that build instead of another one.
+	RequestID string `json:"request_id,omitempty"`
+}
+
+// MaxRequestID is the longest CreateBuild.RequestID in bytes.
+const MaxRequestID = 64
+
+// WorkspaceList are the workspaces that are not deleted, by name.
+type WorkspaceList struct {
+	Workspaces []Workspace `json:"workspaces"`
+}
+
+// BuildList are builds of one workspace, newest first.
+type BuildList struct {
+	Builds []Build `json:"builds"`
+	// More is set when there are older ones: ask with before=NUMBER of the last.
+	More bool `json:"more"`
+}
+
+// LogPage is a part of a log, in order of ID.
+type LogPage struct {
+	Logs []events.Log `json:"logs"`
+	// More is set when there are later ones: ask with after=ID of the last.
+	More bool `json:"more"`
 }
 
 // Connect asks for a tunnel session to a workspace's agent.
@@ -148,6 +174,41 @@ type TemplateInfo struct {
 	Definition string `json:"definition,omitempty"`
 }
 
+// TemplateList are the coordinator's templates, by name.
+type TemplateList struct {
+	Templates []TemplateInfo `json:"templates"`
+}
+
+// CheckTemplate asks whether a template is correct.
+type CheckTemplate struct {
+	// File is the name that an error calls the template by.
+	File string `json:"file,omitempty"`
+	// Definition is the template's text (YAML).
+	Definition string `json:"definition"`
+}
+
+// TemplateCheck is the answer: either Template or Problem is set.
+type TemplateCheck struct {
+	Template *TemplateInfo    `json:"template,omitempty"`
+	Problem  *TemplateProblem `json:"problem,omitempty"`
+}
+
+// TemplateProblem says where a template is wrong and what was expected there.
+type TemplateProblem struct {
+	File string `json:"file"`
+	// Line and Column count from 1.
+	Line    int    `json:"line"`
+	Column  int    `json:"column"`
+	Message string `json:"message"`
+}
+
+// CreateAgentToken asks for a token with which somebody else's agent joins a
+// workspace of provisioner none.
+type CreateAgentToken struct {
+	// Agent names the agent; empty when the workspace has only one.
+	Agent string `json:"agent,omitempty"`
+}
+
 // Error is the body of every answer that is not a success.
 type Error struct {
 	// Code is stable and for programs: see the Code constants.
@@ -160,6 +221,11 @@ type Error struct {
 	Nearest []string `json:"nearest,omitempty"`
 	// Build is the build in the way, with CodeBuildActive.
 	Build *Build `json:"build,omitempty"`
+	// Problem is where a template that was sent is wrong.
+	Problem *TemplateProblem `json:"problem,omitempty"`
+	// Status is the HTTP status that the error came with. It is not part of
+	// the body.
+	Status int `json:"-"`
 }
 
 // Error implements error.
@@ -170,16 +236,17 @@ type Code string
 
 // The codes, with the HTTP status each comes with.
 const (
-	CodeBadRequest   Code = "bad_request"   // 400
-	CodeUnauthorized Code = "unauthorized"  // 401
-	CodeForbidden    Code = "forbidden"     // 403
-	CodeNotFound     Code = "not_found"     // 404
-	CodeExists       Code = "exists"        // 409
-	CodeBuildActive  Code = "build_active"  // 409
-	CodeConflict     Code = "conflict"      // 409: the state does not allow it
-	CodeTooLarge     Code = "too_large"     // 413
-	CodeTooMany      Code = "too_many"      // 429
-	CodeInternal     Code = "internal"      // 500
-	CodeUnavailable  Code = "unavailable"   // 503
-	CodeAgentTimeout Code = "agent_timeout" // 504
+	CodeBadRequest   Code = "bad_request"        // 400
+	CodeUnauthorized Code = "unauthorized"       // 401
+	CodeForbidden    Code = "forbidden"          // 403
+	CodeNotFound     Code = "not_found"          // 404
+	CodeMethod       Code = "method_not_allowed" // 405
+	CodeExists       Code = "exists"             // 409
+	CodeBuildActive  Code = "build_active"       // 409
+	CodeConflict     Code = "conflict"           // 409: the state does not allow it
+	CodeTooLarge     Code = "too_large"          // 413
+	CodeTooMany      Code = "too_many"           // 429
+	CodeInternal     Code = "internal"           // 500
+	CodeUnavailable  Code = "unavailable"        // 503
+	CodeAgentTimeout Code = "agent_timeout"      // 504
 )
