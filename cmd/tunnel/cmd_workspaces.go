@@ -273,9 +273,13 @@ func newTransitionCommand(p *program, verb, short string, tr events.Transition) 
 
 // transition asks for a build, or joins the same one under way, and follows
 // its log to its end.
-func (p *program) transition(ctx context.Context, s *session, ref string, tr events.Transition, noWait bool) (api.Build, error) {
+func (p *program) transition(ctx context.Context, s *session, name string, tr events.Transition, noWait bool) (api.Build, error) {
 	began := time.Now()
-	b, err := s.CreateBuild(ctx, ref, api.CreateBuild{Transition: tr})
+	w, err := s.Workspace(ctx, name)
+	if err != nil {
+		return api.Build{}, err
+	}
+	b, err := s.CreateBuild(ctx, w.ID, api.CreateBuild{Transition: tr})
 	var e *api.Error
 	if errors.As(err, &e) && e.Code == api.CodeBuildActive && e.Build != nil && e.Build.Transition == tr {
 		b, err = *e.Build, nil
@@ -283,27 +287,38 @@ func (p *program) transition(ctx context.Context, s *session, ref string, tr eve
 	if err != nil || noWait {
 		return b, err
 	}
-	err = s.FollowBuildLogs(ctx, ref, b.Number, 0, func(l events.Log) error {
-		p.ui.log(l.Source, l.Output)
-		return nil
-	})
-	if err != nil {
-		return b, err
-	}
-	b, err = s.Build(ctx, ref, b.Number)
+	b, err = p.followBuild(ctx, s, w, b)
 	if err != nil {
 		return b, err
 	}
 	if b.Status != events.JobSucceeded {
-		return b, &failure{err: fmt.Errorf("%s of workspace %s %s: %s", tr, ref, b.Status, b.Error), code: exitNotUp}
+		return b, &failure{err: fmt.Errorf("%s of workspace %s %s: %s", tr, w.Name, b.Status, b.Error), code: exitNotUp}
 	}
 	if s.own != nil {
-		if err := s.own.keep(ctx, ref, tr == events.TransitionStart); err != nil {
+		if err := s.own.kept.set(w.ID, tr == events.TransitionStart); err != nil {
 			return b, err
 		}
 	}
-	p.ui.doneStage(fmt.Sprintf("workspace %s: %s", ref, buildStatus(b)), time.Since(began))
+	p.ui.doneStage(fmt.Sprintf("workspace %s: %s", w.Name, buildStatus(b)), time.Since(began))
 	return b, nil
+}
+
+// followBuild prints the log of a build to its end, and says how it ended.
+func (p *program) followBuild(ctx context.Context, s *session, w api.Workspace, b api.Build) (api.Build, error) {
+	err := s.FollowBuildLogs(ctx, w.ID, b.Number, 0, func(l events.Log) error {
+		p.ui.log(l.Source, l.Output)
+		return nil
+	})
+	ended := b
+	if err == nil {
+		ended, err = s.Build(ctx, w.ID, b.Number)
+	}
+	if b.Transition == events.TransitionDelete && notFound(err) {
+		// What is deleted is not there to be asked any more.
+		b.Status = events.JobSucceeded
+		return b, nil
+	}
+	return ended, err
 }
 
 func newAgentTokenCommand(p *program) *cobra.Command {

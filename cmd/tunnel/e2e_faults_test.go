@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -139,6 +140,7 @@ func TestATunnelDoesNotNoticeThatItsServerWasKilledAndRestarted(t *testing.T) {
 	}
 	up.signal(os.Interrupt)
 	require.Zero(t, up.exit())
+	h.mustRun("workspaces", "stop", "demo", "--server", url)
 	server.signal(os.Interrupt)
 	require.Zero(t, server.exit())
 }
@@ -245,7 +247,7 @@ func TestADataDirectoryThatCannotBeUsed(t *testing.T) {
 func TestAHugeRequestIsRefused(t *testing.T) {
 	h := newHost(t)
 	url, _ := h.serveProcess("127.0.0.1:0")
-	req, err := http.NewRequest(http.MethodPost, url+"/api/v1/workspaces", &zeros{left: 100 << 20})
+	req, err := http.NewRequest(http.MethodPost, url+"/api/v1/workspaces", &blanks{left: 100 << 20})
 	require.NoError(t, err)
 	req.Header.Set("Authorization", "Bearer "+h.token(url))
 	resp, err := http.DefaultClient.Do(req)
@@ -256,13 +258,17 @@ func TestAHugeRequestIsRefused(t *testing.T) {
 	require.Equal(t, http.StatusRequestEntityTooLarge, resp.StatusCode)
 }
 
-type zeros struct{ left int }
+// blanks is so much white space, as JSON may begin with.
+type blanks struct{ left int }
 
-func (z *zeros) Read(b []byte) (int, error) {
+func (z *blanks) Read(b []byte) (int, error) {
 	if z.left <= 0 {
-		return 0, os.ErrClosed
+		return 0, io.EOF
 	}
 	n := min(len(b), z.left)
+	for i := range b[:n] {
+		b[i] = ' '
+	}
 	z.left -= n
 	return n, nil
 }

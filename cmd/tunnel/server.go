@@ -216,20 +216,6 @@ func (s *server) client() *client.Client {
 	return client.New(client.FixedURL(s.url), client.StaticToken(s.userToken), client.Options{UserAgent: "tunnel/" + version})
 }
 
-// keep remembers whether a workspace goes on when an embedded server ends.
-func (s *server) keep(ctx context.Context, ref string, keep bool) error {
-	c := s.client()
-	defer c.Close()
-	w, err := c.Workspace(ctx, ref)
-	if notFound(err) {
-		return nil // it was deleted
-	}
-	if err != nil {
-		return err
-	}
-	return s.kept.set(w.ID, keep)
-}
-
 // Close ends the server: an embedded one stops the workspaces that run, but
 // for those that are kept; then the front, the coordinator and the store end.
 func (s *server) Close() error {
