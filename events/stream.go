@@ -208,6 +208,13 @@ func readString(r io.ByteReader, limit int, what string) (string, error) {
 		return "", err
 	}
 	b := make([]byte, n)
+	if r, ok := r.(io.Reader); ok { // exactly n bytes, and not one at a time
+		_, err := io.ReadFull(r, b)
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return string(b), err
+	}
 	for i := range b {
 		if b[i], err = readByte(r); err != nil {
 			return "", err

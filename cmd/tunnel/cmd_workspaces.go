@@ -14,6 +14,7 @@ import (
 
 	"github.com/tunneler/tunneler/events"
 	"github.com/tunneler/tunneler/workspace/api"
+	"github.com/tunneler/tunneler/workspace/client"
 )
 
 func newWorkspacesCommand(p *program) *cobra.Command {
@@ -299,6 +300,11 @@ func (p *program) transition(ctx context.Context, s *session, name string, tr ev
 			return b, err
 		}
 	}
+	if tr == events.TransitionStart {
+		if err := p.awaitAgent(ctx, s, w, b); err != nil {
+			return b, err
+		}
+	}
 	p.ui.doneStage(fmt.Sprintf("workspace %s: %s", w.Name, buildStatus(b)), time.Since(began))
 	return b, nil
 }
@@ -319,6 +325,42 @@ func (p *program) followBuild(ctx context.Context, s *session, w api.Workspace, 
 		return b, nil
 	}
 	return ended, err
+}
+
+// awaitAgent waits until the startup script of a workspace has ended, well or
+// not, and prints its output. Nobody's workspace is awaited whose agent
+// somebody else starts.
+func (p *program) awaitAgent(ctx context.Context, s *session, w api.Workspace, b api.Build) error {
+	if now, err := s.Workspace(ctx, w.ID); err != nil || len(now.Agents) == 0 || now.Agents[0].ID == "" {
+		return err
+	}
+	ctx, settled := context.WithCancel(ctx)
+	defer settled()
+	over := false
+	err := s.Watch(ctx, w.ID, client.WatchOptions{Emit: func(ev events.Event) {
+		switch ev := ev.(type) {
+		case events.AgentLog:
+			p.ui.log(ev.Source, ev.Output)
+		case events.BuildUpdate:
+			over = over || ev.Number != b.Number
+		case events.AgentUpdate:
+			switch ev.Lifecycle {
+			case events.LifecycleStartError, events.LifecycleStartTimeout:
+				p.ui.warn("the startup script of %s did not succeed (%s)", w.Name, ev.Lifecycle)
+				over = true
+			case events.LifecycleUnknown, events.LifecycleCreated, events.LifecycleStarting:
+			default:
+				over = true
+			}
+		}
+		if over {
+			settled()
+		}
+	}})
+	if over {
+		return nil
+	}
+	return err
 }
 
 func newAgentTokenCommand(p *program) *cobra.Command {

@@ -135,7 +135,7 @@ func TestATunnelDoesNotNoticeThatItsServerWasKilledAndRestarted(t *testing.T) {
 	buf := make([]byte, 1)
 	_, err = resp.Body.Read(buf)
 	require.NoError(t, err, "the stream that was open all the while still flows")
-	for _, e := range up.events {
+	for _, e := range up.seen() {
 		require.False(t, e.Event == "state" && e.From == "applicationUp", "the tunnel never went down: %+v", e)
 	}
 	up.signal(os.Interrupt)
@@ -173,7 +173,7 @@ func TestAServiceThatIsNotListeningIsOneClearLineAndTheTunnelStays(t *testing.T)
 	require.Contains(t, e.Message, "4000")
 	live, _ := up.await(0, "the other forward", func(e jsonEvent) bool { return e.Event == "forward" && e.Remote == "3000" })
 	get(t, "http://"+live.Local+"/healthz")
-	for _, e := range up.events[next:] {
+	for _, e := range up.seen()[next:] {
 		require.NotEqual(t, "warning", e.Event, "it is said once")
 	}
 	up.signal(os.Interrupt)

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -202,6 +203,13 @@ func (p *process) transcript() string {
 		b.Write(append(line, '\n'))
 	}
 	return b.String()
+}
+
+// seen is what has come so far.
+func (p *process) seen() []jsonEvent {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.events)
 }
 
 // await waits for the first event, from the given index on, that is wanted,

@@ -30,7 +30,7 @@ func TestUpBringsTheDemoUpFromNothingAndTakesItAllDown(t *testing.T) {
 
 	// The whole life of it, in order, as the state machine tells it.
 	var states []string
-	for _, e := range up.events {
+	for _, e := range up.seen() {
 		if e.Event == "state" {
 			states = append(states, e.To)
 		}
@@ -39,11 +39,11 @@ func TestUpBringsTheDemoUpFromNothingAndTakesItAllDown(t *testing.T) {
 		"waitForWorkspaceStarted", "waitForAgent", "establishTailnet", "tailnetUp", "applicationUp",
 		"shutdownApplication", "shutdownTailnet", "exit",
 	}, states)
-	last := up.events[len(up.events)-1]
+	last := up.seen()[len(up.seen())-1]
 	require.Equal(t, "exit", last.Event)
 	require.Zero(t, *last.Code)
 	var logs []string
-	for _, e := range up.events {
+	for _, e := range up.seen() {
 		if e.Event == "log" {
 			logs = append(logs, e.Output)
 		}

@@ -134,11 +134,18 @@ func (f *Flow) Read(p []byte) (int, error) {
 }
 
 // Write sends one datagram. One that does not fit is dropped, counted and
-// answered with a *DatagramTooLargeError. Write waits for room in the
+// answered with a *DatagramTooLargeError. Once the flow has ended at the other
+// side, it fails as Read does, or with net.ErrClosed. Write waits for room in the
 // connection's queue of 32 datagrams; deadlines do not bound that.
 func (f *Flow) Write(p []byte) (int, error) {
 	if f.s.ended.Load() {
 		return 0, net.ErrClosed
+	}
+	if isClosed(f.ended) {
+		if errors.Is(f.err, io.EOF) {
+			return 0, net.ErrClosed
+		}
+		return 0, f.err
 	}
 	f.writeMu.Lock()
 	defer f.writeMu.Unlock()

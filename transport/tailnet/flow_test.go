@@ -200,6 +200,8 @@ func TestAFlowEndsAtBothSides(t *testing.T) {
 				require.Equal(t, "last", string(p[:n]))
 				_, err = b.Read(p)
 				require.ErrorIs(t, err, io.EOF)
+				_, err = b.Write([]byte("x"))
+				require.ErrorIs(t, err, net.ErrClosed)
 				require.NoError(t, b.Close())
 				require.Zero(t, tunneler.Stats().Streams+agent.Stats().Streams)
 			})
@@ -223,6 +225,8 @@ func TestARefusedFlow(t *testing.T) {
 	var reply *events.Reply
 	require.ErrorAs(t, err, &reply)
 	require.Equal(t, "no UDP here", reply.Text)
+	_, err = f.Write([]byte("another"))
+	require.ErrorAs(t, err, &reply)
 	require.NoError(t, f.Close())
 
 	refused := make(chan struct{})

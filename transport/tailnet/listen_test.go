@@ -197,34 +197,37 @@ func TestAFloodOfHandshakesIsBounded(t *testing.T) {
 }
 
 func TestStreamsBeyondTheLimitAreRefused(t *testing.T) {
-	metrics := &tailnet.Metrics{}
-	tunneler, agent := tailnettest.NewNetwork(0).Connect(t, tailnettest.Setup{Listen: tailnet.ListenConfig{MaxStreams: 2, Metrics: metrics}})
-	wait := serve(agent, echo)
-	open := func() *tailnet.Stream {
-		s, err := tunneler.Open(context.Background(), web)
-		require.NoError(t, err)
-		return s
-	}
-	first, second := open(), open()
-	require.NoError(t, first.WaitReply(context.Background()))
-	require.NoError(t, second.WaitReply(context.Background()))
-	for range 200 { // more than QUIC would allow at once
-		s := open()
-		var reply *events.Reply
-		require.ErrorAs(t, s.WaitReply(context.Background()), &reply)
-		require.Equal(t, events.Reply{Code: events.ReplyTooMany, Text: "the connection already carries 2 streams"}, *reply)
-		require.NoError(t, s.Close())
-	}
-	require.Equal(t, uint64(200), metrics.Get(tailnet.StreamsTooMany))
-	require.NoError(t, first.CloseWrite())
-	_, err := first.Read(make([]byte, 1))
-	require.Error(t, err)
-	require.NoError(t, first.Close())
-	require.Eventually(t, func() bool { return agent.Stats().Streams == 1 }, 5*time.Second, time.Millisecond)
-	third := open()
-	require.NoError(t, third.WaitReply(context.Background()), "there is room again")
-	require.NoError(t, tunneler.Close())
-	wait()
+	synctest.Test(t, func(t *testing.T) {
+		metrics := &tailnet.Metrics{}
+		tunneler, agent := tailnettest.NewNetwork(0).Connect(t, tailnettest.Setup{Listen: tailnet.ListenConfig{MaxStreams: 2, Metrics: metrics}})
+		wait := serve(agent, echo)
+		open := func() *tailnet.Stream {
+			s, err := tunneler.Open(context.Background(), web)
+			require.NoError(t, err)
+			return s
+		}
+		first, second := open(), open()
+		require.NoError(t, first.WaitReply(context.Background()))
+		require.NoError(t, second.WaitReply(context.Background()))
+		for range 200 { // more than QUIC would allow at once
+			s := open()
+			var reply *events.Reply
+			require.ErrorAs(t, s.WaitReply(context.Background()), &reply)
+			require.Equal(t, events.Reply{Code: events.ReplyTooMany, Text: "the connection already carries 2 streams"}, *reply)
+			require.NoError(t, s.Close())
+		}
+		require.Equal(t, uint64(200), metrics.Get(tailnet.StreamsTooMany))
+		require.NoError(t, first.CloseWrite())
+		_, err := first.Read(make([]byte, 1))
+		require.Error(t, err)
+		require.NoError(t, first.Close())
+		time.Sleep(time.Second)
+		require.Equal(t, 1, agent.Stats().Streams)
+		third := open()
+		require.NoError(t, third.WaitReply(context.Background()), "there is room again")
+		require.NoError(t, tunneler.Close())
+		wait()
+	})
 }
 
 func TestCloseDrainsTheConnections(t *testing.T) {
