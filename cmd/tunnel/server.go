@@ -237,7 +237,7 @@ func (s *server) shutdown() error {
 	if err := s.http.Shutdown(grace); err != nil {
 		_ = s.http.Close()
 	}
-	<-s.served
+	_ = <-s.served // it was closed
 	s.cancelRun()
 	<-s.running
 	errs = append(errs, s.store.Close())

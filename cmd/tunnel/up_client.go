@@ -69,6 +69,7 @@ func (c *tunnelClient) Dial(ctx context.Context, _ fsm.DialRequest, emit func(ev
 	if err != nil {
 		return nil, err
 	}
+	emit(conn.Path()) // from here on OnPath tells of changes
 	return conn, nil
 }
 

@@ -150,7 +150,7 @@ func (r *upRun) announce() {
 // isHTTP: all that the template knows of a port is its name.
 func (r *upRun) isHTTP(port uint16) bool {
 	for _, p := range r.workspace.Ports {
-		if int(p.Port) == int(port) {
+		if p.Port == int(port) {
 			return p.Name == "web" || p.Name == "http"
 		}
 	}
@@ -194,7 +194,14 @@ func (r *upRun) closeSession(err error) error {
 			}
 		}()
 	}
-	if e := r.session.Close(); err == nil {
+	r.p.ui.begin("stopping the embedded server and what it runs")
+	began := time.Now()
+	e := r.session.Close()
+	r.p.ui.endLive()
+	if e == nil {
+		r.p.ui.doneStage("embedded server stopped", time.Since(began))
+	}
+	if err == nil {
 		err = e
 	}
 	if err == nil && r.forced.Load() {
