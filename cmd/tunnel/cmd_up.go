@@ -124,7 +124,7 @@ func (p *program) up(ctx context.Context, f upFlags, name string, command []stri
 	if err != nil {
 		return err
 	}
-	run := &upRun{p: p, session: s, workspace: w, command: command, signals: signals, began: began}
+	run := &upRun{p: p, session: s, workspace: w, keep: f.keep, command: command, signals: signals, began: began}
 	defer func() { err = run.closeSession(err) }()
 	if len(f.ports) == 0 {
 		specs = portsOf(w)

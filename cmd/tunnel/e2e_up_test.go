@@ -82,6 +82,50 @@ func TestASecondUpUsesTheFirstOnesServer(t *testing.T) {
 	require.Zero(t, first.exit())
 }
 
+func TestASecondUpBecomesTheServerWhenTheFirstOneEnds(t *testing.T) {
+	h := newHost(t)
+	first := h.up("demo", "-p", "0:3000")
+	first.awaitReady()
+	second := h.up("demo", "-p", "0:3000")
+	addr := second.awaitReady()
+	next := second.awaitState(0, "applicationUp")
+
+	// The first one stops what runs when it ends; the second rides that out.
+	first.signal(os.Interrupt)
+	require.Zero(t, first.exit())
+	next = second.awaitState(next, "waitToStart")
+	require.Eventually(t, func() bool {
+		_, _, code := h.run("workspaces", "start", "demo")
+		return code == 0
+	}, patience, 100*time.Millisecond)
+	second.awaitState(next, "applicationUp")
+	get(t, "http://"+addr+"/healthz")
+	second.signal(os.Interrupt)
+	require.Zero(t, second.exit())
+	h.mustRun("workspaces", "stop", "demo")
+}
+
+func TestAnUpWhoseServerIsKilledTheHardWayBecomesTheServer(t *testing.T) {
+	h := newHost(t)
+	first := h.up("demo", "-p", "0:3000")
+	first.awaitReady()
+	second := h.up("demo", "-p", "0:3000")
+	addr := second.awaitReady()
+	first.kill()
+	get(t, "http://"+addr+"/healthz")
+	require.Eventually(t, func() bool {
+		var d discovery
+		ok, err := readPrivate(discoveryPath(h.dataDir), &d)
+		return err == nil && ok && d.PID == second.cmd.Process.Pid
+	}, patience, 50*time.Millisecond)
+	for _, e := range second.seen() {
+		require.False(t, e.Event == "state" && e.From == "applicationUp", "the tunnel never went down: %+v", e)
+	}
+	second.signal(os.Interrupt)
+	require.Zero(t, second.exit())
+	h.requireNothingLeft()
+}
+
 func TestAKeptWorkspaceIsAdoptedByTheNextUp(t *testing.T) {
 	h := newHost(t)
 	up := h.up("demo", "-p", "0:3000", "--keep")

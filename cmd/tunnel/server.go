@@ -237,7 +237,9 @@ func (s *server) shutdown() error {
 	if err := s.http.Shutdown(grace); err != nil {
 		_ = s.http.Close()
 	}
-	_ = <-s.served // it was closed
+	if err := <-s.served; !errors.Is(err, http.ErrServerClosed) {
+		errs = append(errs, err)
+	}
 	s.cancelRun()
 	<-s.running
 	errs = append(errs, s.store.Close())

@@ -20,6 +20,7 @@ type session struct {
 	*client.Client
 	server string  // URL for people
 	own    *server // the embedded server, when it is this command's
+	dir    string  // data directory of a server that was joined
 	close  func() error
 }
 
@@ -76,7 +77,7 @@ func (p *program) openEmbedded(ctx context.Context, dir string, keep bool) (*ses
 		if s := joinServer(ctx, dir); s != nil {
 			return s, nil
 		}
-		srv, err := startServer(ctx, serverConfig{dir: dir, embedded: true, keep: keep, logger: p.logger(p.logLevel())})
+		srv, err := p.startEmbedded(ctx, dir, keep)
 		if err == nil {
 			return &session{Client: srv.client(), server: srv.url, own: srv, close: srv.Close}, nil
 		}
@@ -93,6 +94,56 @@ func (p *program) openEmbedded(ctx context.Context, dir string, keep bool) (*ses
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+func (p *program) startEmbedded(ctx context.Context, dir string, keep bool) (*server, error) {
+	return startServer(ctx, serverConfig{dir: dir, embedded: true, keep: keep, logger: p.logger(p.logLevel())})
+}
+
+// takeOverInterval is the time between two looks at a server that was joined.
+const takeOverInterval = time.Second
+
+// inherit waits for the end of the embedded server that this session has
+// joined, and then becomes the server, so that whoever shares a data directory
+// can come and go. It returns when it has, or when ctx ends. Nobody else may
+// use the session's own and close meanwhile.
+func (p *program) inherit(ctx context.Context, s *session, keep bool) {
+	tick := time.NewTicker(takeOverInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if alive(ctx, (&discovered{path: discoveryPath(s.dir)}).url()) || ctx.Err() != nil {
+			continue
+		}
+		// The directory's lock decides who of those that wait becomes it.
+		srv, err := p.startEmbedded(ctx, s.dir, keep)
+		if err != nil {
+			continue
+		}
+		p.ui.info("the server of this data directory has ended; it goes on in this command")
+		s.own, s.close = srv, srv.Close
+		return
+	}
+}
+
+// alive reports whether a server answers.
+func alive(ctx context.Context, url string) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/healthz", http.NoBody)
+	if err != nil {
+		return false
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
 }
 
 // discovery is what an embedded server leaves in its data directory for other
@@ -112,22 +163,11 @@ func joinServer(ctx context.Context, dir string) *session {
 	if d.read(); d.last.URL == "" {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.last.URL+"/healthz", nil)
-	if err != nil {
-		return nil
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil
-	}
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
+	if !alive(ctx, d.last.URL) {
 		return nil
 	}
 	c := client.New(d.url, d.token, client.Options{UserAgent: "tunnel/" + version})
-	return &session{Client: c, server: d.last.URL}
+	return &session{Client: c, server: d.last.URL, dir: dir}
 }
 
 // discovered follows the discovery file: the server may be replaced by another

@@ -20,6 +20,7 @@ type upRun struct {
 	p         *program
 	session   *session
 	workspace api.Workspace
+	keep      bool
 	command   []string
 	signals   <-chan os.Signal
 	began     time.Time
@@ -41,6 +42,9 @@ func (r *upRun) run(ctx context.Context, cfg fsm.Config, specs []forward.Spec) e
 		problem: r.problem,
 	}, cfg)
 	t.Observe(show.observe)
+	if r.session.dir != "" {
+		defer r.inherit(ctx)()
+	}
 	go func() { _ = t.Run(ctx) }()
 
 	var child *child
@@ -80,6 +84,21 @@ func (r *upRun) run(ctx context.Context, cfg fsm.Config, specs []forward.Spec) e
 			}
 			return r.result(t.Err(), finished, code)
 		}
+	}
+}
+
+// inherit becomes the server of the data directory should the one that has it
+// end. What it returns stops that.
+func (r *upRun) inherit(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.p.inherit(ctx, r.session, r.keep)
+	}()
+	return func() {
+		cancel()
+		<-done
 	}
 }
 
