@@ -45,7 +45,7 @@ explore: ## the exploration from a never-built workspace too
 
 bench: ## the tables of docs/benchmarks.md
 	$(GO) test -run '^$$' -bench . -benchmem ./fsm
-	$(GO) test -run '^$$' -bench . -benchtime $(BENCH_TIME) -timeout 30m ./cmd/tunnel/bench
+	$(GO) test -run '^$$' -bench . -benchtime $(BENCH_TIME) -timeout 30m ./cmd/tunnel
 
 clean:
 	rm -rf bin

@@ -128,11 +128,14 @@ var (
 
 	// downBySnapshot goes down for what the build snapshot says.
 	downBySnapshot = &action{"DOWN(by snapshot)", func(s *situation, _ *[]Effect) {
-		if s.build.Status == events.JobFailed || s.build.Status == events.JobCanceled {
+		switch {
+		case s.build.Status == events.JobFailed || s.build.Status == events.JobCanceled:
 			s.goDown(ReasonBuildFailed)
-			return
+		case s.build.Transition == events.TransitionDelete:
+			s.goDown(ReasonDeleted)
+		default:
+			s.goDown(ReasonStopped)
 		}
-		s.goDown(ReasonDeleted)
 	}}
 )
 
@@ -157,9 +160,26 @@ func (s *situation) goDown(r Reason) {
 	s.down, s.cause, s.causeState, s.causeErr = true, r, s.state, s.causeOf(r)
 }
 
-// causeOf is the error that the event brings along, if it is a cause.
+// causeOf is the detail of a reason, where there is more to say. It goes by the
+// reason: the event that makes us look may be about something else.
 func (s *situation) causeOf(r Reason) error {
-	switch ev := s.ev.(type) {
+	switch r {
+	case ReasonBuildFailed:
+		return &BuildError{Number: s.build.Number, Transition: s.build.Transition, Canceled: s.build.Status == events.JobCanceled, Message: s.build.Error}
+	case ReasonWatch:
+		return s.watchErr
+	case ReasonTimeout:
+		return s.lastDialErr
+	case ReasonAborted, ReasonStartRefused, ReasonDial, ReasonLost, ReasonApp:
+		return errorOf(s.ev)
+	default:
+		return nil
+	}
+}
+
+// errorOf is the error that an event brings along.
+func errorOf(ev events.Event) error {
+	switch ev := ev.(type) {
 	case events.Abort:
 		return ev.Err
 	case events.StartResult:
@@ -168,13 +188,7 @@ func (s *situation) causeOf(r Reason) error {
 		return ev.Err
 	case events.AppUpdate:
 		return ev.Err
-	case events.WatchUpdate:
-		return ev.Err
-	case events.Deadline, events.Timeout:
-		return s.lastDialErr
+	default:
+		return nil
 	}
-	if r == ReasonBuildFailed {
-		return &BuildError{Number: s.build.Number, Transition: s.build.Transition, Canceled: s.build.Status == events.JobCanceled, Message: s.build.Error}
-	}
-	return nil
 }

@@ -13,7 +13,7 @@ func check(table []row) error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	seen := make(map[Trigger]bool)
-	reached := map[State]bool{Init: true}
+	var leads [numStates][]State
 	for i := range table {
 		on := table[i].on
 		if int(on) >= numTriggers {
@@ -25,10 +25,12 @@ func check(table []row) error {
 		}
 		seen[on] = true
 		for s := range State(numStates) {
-			checkCell(table[i].cell(s), fmt.Sprintf("%s in %s", on, s), bad)
+			checkCell(table[i].cell(s), func(format string, args ...any) {
+				bad("%s in %s: "+format, append([]any{on, s}, args...)...)
+			})
 			for _, a := range table[i].cell(s) {
 				if !a.stay {
-					reached[a.to] = true
+					leads[s] = append(leads[s], a.to)
 				}
 			}
 		}
@@ -36,6 +38,18 @@ func check(table []row) error {
 	for t := range Trigger(numTriggers) {
 		if !seen[t] {
 			bad("%s: not declared", t)
+		}
+	}
+	reached := map[State]bool{Init: true}
+	for next := []State{Init}; len(next) > 0; next = next[1:] {
+		if int(next[0]) >= numStates {
+			continue // checkCell has said so
+		}
+		for _, s := range leads[next[0]] {
+			if !reached[s] {
+				reached[s] = true
+				next = append(next, s)
+			}
 		}
 	}
 	for s := range State(numStates) {
@@ -46,30 +60,30 @@ func check(table []row) error {
 	return errors.Join(errs...)
 }
 
-func checkCell(c cell, where string, bad func(string, ...any)) {
+func checkCell(c cell, bad func(string, ...any)) {
 	if len(c) == 0 {
-		bad("%s: not declared", where)
+		bad("not declared")
 		return
 	}
 	for i, a := range c {
 		last := i == len(c)-1
 		switch {
 		case last && len(a.when) > 0:
-			bad("%s: the last alternative is guarded", where)
+			bad("the last alternative is guarded")
 		case !last && len(a.when) == 0:
-			bad("%s: alternative %d hides those behind it", where, i)
+			bad("alternative %d hides those behind it", i)
 		}
 		if !a.stay && int(a.to) >= numStates {
-			bad("%s: alternative %d leads to %s, which is no state to be in", where, i, a.to)
+			bad("alternative %d leads to %s, which is no state to be in", i, a.to)
 		}
 		for _, g := range a.when {
 			if g == nil || g.name == "" || g.holds == nil {
-				bad("%s: alternative %d has a guard without a name or a body", where, i)
+				bad("alternative %d has a guard without a name or a body", i)
 			}
 		}
 		for _, d := range a.do {
 			if d == nil || d.name == "" || d.run == nil {
-				bad("%s: alternative %d has an action without a name or a body", where, i)
+				bad("alternative %d has an action without a name or a body", i)
 			}
 		}
 	}

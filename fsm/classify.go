@@ -125,13 +125,16 @@ func freshAgent(m *model, ev events.AgentUpdate) Outcome {
 func (m *model) observe(ev events.Event) {
 	switch ev := ev.(type) {
 	case events.BuildUpdate:
+		if ev.Number != m.build.Number {
+			m.lastDialErr = nil // it was about another build's agent
+		}
 		m.build, m.hasBuild = ev, true
 	case events.AgentUpdate:
 		m.agent = ev
 	case events.StartResult:
 		m.starting = false
 	case events.WatchUpdate:
-		m.watch = ev.State
+		m.watch, m.watchErr = ev.State, ev.Err
 	}
 }
 
@@ -141,12 +144,15 @@ func (m *model) observe(ev events.Event) {
 func (m *model) settle(ev events.Event, r *rules) {
 	switch ev := ev.(type) {
 	case events.TailnetUpdate:
+		asked := m.dialCanceled // what a dial that we cancelled says is no news
 		m.dialing, m.dialCanceled, m.connHeld = false, false, ev.Up
 		if ev.Up {
 			m.lastDialErr = nil
 			return
 		}
-		m.lastDialErr = ev.Err
+		if !asked {
+			m.lastDialErr = ev.Err
+		}
 		if ev.Lived > 0 && ev.Lived >= r.stableAfter {
 			m.attempt = 0
 		}

@@ -137,7 +137,11 @@ func (c *Config) check() error {
 		return fmt.Errorf("%w: Timeout is negative", ErrConfig)
 	case c.NoWaitForScripts && c.StrictScripts:
 		return fmt.Errorf("%w: NoWaitForScripts and StrictScripts exclude each other", ErrConfig)
-	case c.Backoff.Jitter < 0 || c.Backoff.Jitter > 1:
+	case c.StableAfter < 0:
+		return fmt.Errorf("%w: StableAfter is negative", ErrConfig)
+	case c.Backoff.Initial < 0 || c.Backoff.Max < 0:
+		return fmt.Errorf("%w: Backoff.Initial or Backoff.Max is negative", ErrConfig)
+	case !(c.Backoff.Jitter >= 0 && c.Backoff.Jitter <= 1): // NaN is neither
 		return fmt.Errorf("%w: Backoff.Jitter is not between 0 and 1", ErrConfig)
 	}
 	for s := range c.Deadlines {
@@ -199,7 +203,8 @@ func (b Backoff) delay(attempt int, random func() float64) time.Duration {
 	}
 	d := b.Initial
 	for range attempt - 1 {
-		if d >= b.Max {
+		if d > b.Max/2 { // doubling it must not overflow
+			d = b.Max
 			break
 		}
 		d *= 2

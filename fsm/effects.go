@@ -97,7 +97,10 @@ func (t *Tunneler) live(h handle) {
 	}
 }
 
-var errNothing = errors.New("no error and nothing to show for it")
+var (
+	errNothing    = errors.New("no error and nothing to show for it")
+	errUnanswered = errors.New("no answer before the dial was given up")
+)
 
 func (t *Tunneler) dial(req DialRequest) {
 	ctx, cancel := context.WithCancel(t.ctx)
@@ -105,8 +108,11 @@ func (t *Tunneler) dial(req DialRequest) {
 	t.spawn(func() {
 		defer cancel()
 		conn, err := t.client.Dial(ctx, req, func(ev events.Event) { t.post(ev) })
-		if err == nil && conn == nil {
+		switch {
+		case err == nil && conn == nil:
 			err = errNothing
+		case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+			err = errUnanswered // "context canceled" is nothing to tell a person
 		}
 		if err != nil {
 			t.post(events.TailnetUpdate{Err: err})

@@ -240,6 +240,7 @@ func (w *world) apply(effects []Effect) string {
 			w.retry, w.deadline = false, false
 		case EffectAbort:
 			w.aborted = true
+		default: // EffectReport and EffectFinish do nothing to the world
 		}
 	}
 	return ""
@@ -261,7 +262,7 @@ func (c *config) violation(m *machine) string {
 		if stopped && canStart.holds(s) {
 			return "waits beside a stopped workspace that it may start"
 		}
-		if stopped && !(ride.holds(s)) {
+		if stopped && (!ride.holds(s) || !everUp.holds(s)) {
 			return "waits for somebody to start a stopped workspace, and must not"
 		}
 		if !stopped && !stopUnderWay.holds(s) {
@@ -301,6 +302,7 @@ func (c *config) violation(m *machine) string {
 		if w.dial == none && w.conn != over {
 			return "waits for a tailnet that will not report"
 		}
+	default: // init waits for the watch
 	}
 	if m.state != ApplicationUp && m.state != TailnetUp && m.state != EstablishTailnet && w.watchLost &&
 		m.state != ShutdownApplication && m.state != ShutdownTailnet {

@@ -310,6 +310,7 @@ func (w world) answers(add addFunc) {
 		add("start in conflict", events.StartResult{Build: int64(w.startBuild), Conflict: true}, func(n *world) { n.start, n.startBuild = none, 0 })
 	case refused:
 		add("start refused", events.StartResult{Err: errRefused}, func(n *world) { n.start = none })
+	default:
 	}
 	if w.dial == inFlight || w.dial == canceled {
 		add("dial succeeds", events.TailnetUpdate{Up: true}, func(n *world) { n.dial, n.conn = none, up })
@@ -323,6 +324,7 @@ func (w world) answers(add addFunc) {
 		add("connection is down", events.TailnetUpdate{Lived: 1}, func(n *world) { n.conn = none })
 		add("connection is down after long", events.TailnetUpdate{Lived: stable}, func(n *world) { n.conn = none })
 		add("connection is down for good", events.TailnetUpdate{Lived: 1, Err: errDialForGood}, func(n *world) { n.conn = none })
+	default:
 	}
 	switch w.app {
 	case inFlight, canceled:
@@ -332,6 +334,7 @@ func (w world) answers(add addFunc) {
 		add("application dies", nil, func(n *world) { n.app = over })
 	case over:
 		add("application is down", events.AppUpdate{}, func(n *world) { n.app = none })
+	default:
 	}
 }
 

@@ -27,7 +27,6 @@ var (
 	everUp   = &guard{"ever up", func(s *situation) bool { return s.everUp }}
 
 	agentReady   = &guard{"agent ready", func(s *situation) bool { return s.agentReady(s.rules) }}
-	strict       = &guard{"strict scripts", func(s *situation) bool { return s.rules.strictScripts }}
 	scriptFailed = &guard{"script failed, strict", func(s *situation) bool {
 		return s.rules.strictScripts && s.agentCurrent() && s.agentBadStart()
 	}}

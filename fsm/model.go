@@ -32,7 +32,8 @@ type model struct {
 	starting     bool   // a StartWorkspace is in flight
 	everUp       bool   // the tunnel has worked once
 	attempt      int    // dials since the last stable connection
-	lastDialErr  error  // why the last dial failed
+	lastDialErr  error  // why the last dial failed, or the last connection ended
+	watchErr     error  // why the watch is not up
 }
 
 // target is what a tailnet ends at.

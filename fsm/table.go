@@ -164,7 +164,7 @@ var table = []row{
 	{
 		on: TriggerAgentReady,
 		in: noop, ws: noop, ww: noop,
-		wa: connectOr(stay()),
+		wa: dialReady,
 		et: cell{when(stay(), sameAgent), to(ShutdownTailnet, cancelDial)},
 		tu: cell{when(stay(), sameAgent), to(ShutdownApplication, cancelAppStart)},
 		au: seq(cell{when(stay(), sameAgent)}, replaced),
@@ -174,7 +174,7 @@ var table = []row{
 		// Another agent that starts means that ours is dead.
 		on: TriggerAgentStarting,
 		in: noop, ws: noop, ww: noop,
-		wa: connectOr(stay()),
+		wa: dialReady,
 		et: cell{when(stay(), sameAgent), to(ShutdownTailnet, cancelDial)},
 		tu: cell{when(stay(), sameAgent), to(ShutdownApplication, cancelAppStart)},
 		au: seq(cell{when(stay(report), sameAgent)}, replaced),
@@ -268,7 +268,7 @@ var table = []row{
 	{
 		on: TriggerRetryDue,
 		in: noop, ws: noop, ww: noop,
-		wa: connectOr(stay()),
+		wa: dialReady,
 		et: noop, tu: noop, au: noop, sa: noop, st: noop,
 	},
 	{
@@ -310,6 +310,9 @@ var startAgain = seq(cell{
 	when(to(WaitToStart), ride, everUp),
 }, leave(down(ReasonStopped)))
 
+// dialReady dials a ready agent, and else waits on.
+var dialReady = cell{when(to(EstablishTailnet, dial), agentReady), stay()}
+
 // connectOr dials a ready agent, gives up on one whose scripts failed if that
 // matters, and otherwise does what it is told.
 func connectOr(otherwise alt) cell {
@@ -334,7 +337,7 @@ func resume(quit func(*action) cell, do ...*action) cell {
 			when(to(WaitToStart, do...), stopUnderWay),
 			when(to(WaitForWorkspaceStarted, do...), stoppedNow, starting),
 			when(to(WaitForWorkspaceStarted, and(startWorkspace)...), stoppedNow, canStart),
-			when(to(WaitToStart, do...), stoppedNow),
+			when(to(WaitToStart, do...), stoppedNow, ride, everUp),
 		},
 		quit(downBySnapshot),
 	)

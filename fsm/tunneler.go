@@ -91,13 +91,17 @@ func (t *Tunneler) Observe(f func(Transition)) { t.seen = append(t.seen, f) }
 // closed: nil after Shutdown, else an *Error that says why. Cancelling ctx
 // aborts.
 func (t *Tunneler) Run(ctx context.Context) error {
-	if err := t.cfg.check(); err != nil {
-		return err
-	}
 	if !t.ran.CompareAndSwap(false, true) {
 		return ErrReused
 	}
-	t.ctx, t.cancel = context.WithCancel(ctx)
+	if t.err = t.cfg.check(); t.err != nil {
+		close(t.stopped)
+		close(t.done)
+		return t.err
+	}
+	// Only the loop hears the end of ctx: what the others would have to say of it
+	// must not come first and pass for the reason.
+	t.ctx, t.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if t.cfg.Timeout > 0 {
 		t.overall.arm(t.cfg.Timeout)
 	}
@@ -193,6 +197,7 @@ func (t *Tunneler) handle(ev events.Event) {
 		// has not moved, and aborting is the one thing that is surely right.
 		t.log.Error("the state machine failed", zap.Stringer("state", res.from), zap.Stringer("trigger", res.trigger), zap.Error(err))
 		t.m.state, t.finished = Exit, true
+		t.state.Store(uint32(Exit))
 		t.m.model.down, t.m.model.cause, t.m.model.causeErr = true, ReasonAborted, err
 		return
 	}
