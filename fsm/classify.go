@@ -53,9 +53,10 @@ func classify(m *model, ev events.Event) (Trigger, Outcome) {
 	}
 }
 
-// classifyBuild: canceling is active, and so is a status that this version
-// does not know. A delete is final from its first word: there is nothing to
-// wait for in a workspace that is going away.
+// classifyBuild: canceling is active, and so is a status or a transition that
+// this version does not know: it waits, and starts nothing. A delete is final
+// from its first word: there is nothing to wait for in a workspace that is
+// going away.
 func classifyBuild(ev events.BuildUpdate) Trigger {
 	switch {
 	case ev.Status == events.JobFailed || ev.Status == events.JobCanceled:
@@ -66,7 +67,7 @@ func classifyBuild(ev events.BuildUpdate) Trigger {
 		return TriggerStartSucceeded
 	case ev.Transition == events.TransitionStart:
 		return TriggerStartActive
-	case ev.Status == events.JobSucceeded:
+	case ev.Transition == events.TransitionStop && ev.Status == events.JobSucceeded:
 		return TriggerStopSucceeded
 	default:
 		return TriggerStopActive
