@@ -22,6 +22,10 @@ func TestEveryBuildUpdateHasATrigger(t *testing.T) {
 			TriggerStopSucceeded: {events.JobSucceeded},
 			TriggerBuildFailed:   {events.JobCanceled, events.JobFailed},
 		},
+		events.TransitionUnknown: {
+			TriggerStopActive:  {events.JobUnknown, events.JobPending, events.JobRunning, events.JobCanceling, events.JobSucceeded},
+			TriggerBuildFailed: {events.JobCanceled, events.JobFailed},
+		},
 		events.TransitionDelete: {
 			TriggerDeleted:     {events.JobUnknown, events.JobPending, events.JobRunning, events.JobCanceling, events.JobSucceeded},
 			TriggerBuildFailed: {events.JobCanceled, events.JobFailed},
