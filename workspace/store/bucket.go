@@ -74,7 +74,7 @@ func OpenBucket[T any](ctx context.Context, s *Store, name string) (*Bucket[T], 
 		b.stream, err = s.js.Stream(ctx, kvStream(name))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("cannot open bucket %s: %w", name, s.translate(err))
+		return nil, fmt.Errorf("cannot open bucket %s: %w", name, s.translate(ctx, err))
 	}
 	return b, nil
 }
@@ -110,9 +110,9 @@ func (b *Bucket[T]) create(ctx context.Context, key string, value T) (Entry[T], 
 	}
 	var expected uint64 // that there is nothing, or the mark of a deletion
 	for range maxTries {
-		rev, err := b.publish(ctx, key, data, nil, expected)
+		rev, err := b.store.publish(ctx, b.prefix+key, nil, data, expected)
 		if !isWrongSequence(err) {
-			return Entry[T]{Key: key, Value: value, Revision: rev}, b.store.translate(err)
+			return Entry[T]{Key: key, Value: value, Revision: rev}, err
 		}
 		m, ok, err := b.store.last(ctx, b.stream, b.prefix+key)
 		switch {

@@ -4,12 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // Headers that mark the end of a key (NATS ADR-8, ADR-48).
@@ -45,28 +43,12 @@ func (b *Bucket[T]) decode(m message) (Entry[T], error) {
 	return e, nil
 }
 
-// publish writes to key if the last message about it has the expected sequence,
-// 0 for none.
-func (b *Bucket[T]) publish(ctx context.Context, key string, data []byte, header nats.Header, expected uint64) (uint64, error) {
-	ctx, cancel := b.store.bounded(ctx)
-	defer cancel()
-	if header == nil {
-		header = nats.Header{}
-	}
-	header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(expected, 10))
-	ack, err := b.store.js.PublishMsg(ctx, &nats.Msg{Subject: b.prefix + key, Header: header, Data: data})
-	if err != nil {
-		return 0, err
-	}
-	return ack.Sequence, nil
-}
-
 // replace publishes over an existing value.
 func (b *Bucket[T]) replace(ctx context.Context, key string, data []byte, header nats.Header, revision uint64) (uint64, error) {
 	if revision != 0 { // which would mean that there is no value
-		rev, err := b.publish(ctx, key, data, header, revision)
+		rev, err := b.store.publish(ctx, b.prefix+key, header, data, revision)
 		if !isWrongSequence(err) {
-			return rev, b.store.translate(err)
+			return rev, err
 		}
 	}
 	if _, err := b.get(ctx, key); err != nil {
@@ -87,9 +69,9 @@ func (b *Bucket[T]) snapshot(ctx context.Context) (map[string]Entry[T], uint64, 
 	seen := make(map[string]struct{}) // subjects, marks of deletion included
 	var revision uint64
 	for range 3 { // marks may expire, and keys appear, between count and walk
-		info, err := b.stream.Info(ctx)
+		info, err := b.store.info(ctx, b.stream)
 		if err != nil {
-			return nil, 0, b.store.translate(err)
+			return nil, 0, err
 		}
 		for more := info.State.LastSeq > revision; more; {
 			var msgs []message

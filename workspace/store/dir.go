@@ -21,6 +21,7 @@ const (
 	lockName      = "lock"      // held with flock(2) while the store is open; contains the holder's process ID
 	versionName   = "version"   // formatVersion in decimal and a newline
 	jetstreamName = "jetstream" // the embedded server's file store
+	manifestName  = "clean"     // what an orderly Close has left; see manifest
 )
 
 // dataDir is a locked, checked and writable data directory.
@@ -62,7 +63,7 @@ func openDir(path string) (_ *dataDir, err error) {
 	if err := checkWritable(js); err != nil {
 		return nil, fmt.Errorf("cannot write to data directory: %w", err)
 	}
-	if err := sweepStreams(path); err != nil {
+	if err := checkStreams(path); err != nil {
 		return nil, err
 	}
 	if err := os.WriteFile(lockPath, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
@@ -71,11 +72,17 @@ func openDir(path string) (_ *dataDir, err error) {
 	return &dataDir{path: path, lock: lock}, nil
 }
 
-func (d *dataDir) close() error {
-	if err := d.lock.Close(); err != nil {
-		return fmt.Errorf("cannot unlock data directory: %w", err)
+// close lets go of the directory. clean says that a server ran on it and has
+// stopped in good order.
+func (d *dataDir) close(clean bool) error {
+	var err error
+	if clean {
+		err = leaveManifest(d.path)
 	}
-	return nil
+	if e := d.lock.Close(); e != nil {
+		err = errors.Join(err, fmt.Errorf("cannot unlock data directory: %w", e))
+	}
+	return err
 }
 
 // holder reads who holds the lock; 0 if that is not written yet.
@@ -148,8 +155,12 @@ func writeFileAtomically(name string, data []byte) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
-	// The rename itself must be on disk before data of that version is.
-	dir, err := os.Open(filepath.Dir(name))
+	return syncDir(filepath.Dir(name))
+}
+
+// syncDir puts on disk which files there are in a directory.
+func syncDir(name string) error {
+	dir, err := os.Open(name)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -117,37 +116,6 @@ const (
 	codeInsufficientResources   jetstream.ErrorCode = 10023
 	codeStorageResourceExceeded jetstream.ErrorCode = 10047
 )
-
-// isWrongSequence reports a failed compare-and-set.
-func isWrongSequence(err error) bool {
-	api, ok := errors.AsType[*jetstream.APIError](err)
-	return ok && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == codeWrongLastSeqReplicated)
-}
-
-// translate turns what the client library says into what this package says, and
-// remembers that the disk failed.
-func (s *Store) translate(err error) error {
-	if err == nil {
-		return nil
-	}
-	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
-		switch api.ErrorCode {
-		case codeStoreFailed:
-			err = fmt.Errorf("%w (%s)", ErrWriteFailed, api.Description)
-			if s.server != nil {
-				// The file store refuses every write after the first that failed.
-				s.failed.CompareAndSwap(nil, &err)
-			}
-		case codeInsufficientResources, codeStorageResourceExceeded:
-			err = fmt.Errorf("%w (%s)", ErrWriteFailed, api.Description)
-		}
-		return err
-	}
-	if errors.Is(err, nats.ErrConnectionClosed) || s.ctx.Err() != nil {
-		return ErrClosed
-	}
-	return err
-}
 
 // permanent reports whether asking again cannot help.
 func permanent(err error) bool {

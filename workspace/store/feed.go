@@ -55,22 +55,11 @@ func (c *Cache[T]) resync(ctx context.Context) error {
 // watch takes changes in until the connection has been lost and is back, which
 // is no error, or something is wrong with the watch.
 func (c *Cache[T]) watch(ctx context.Context, retry *time.Duration) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	// The library asks the server under this context now and whenever it has to
-	// renew the watch, so it must live as long, and must not wait for an answer for ever.
-	impatience := time.AfterFunc(callTimeout, cancel)
-	watcher, err := c.bucket.kv.WatchAll(ctx, jetstream.IncludeHistory(), jetstream.ResumeFromRevision(c.Revision()+1))
-	impatience.Stop()
+	watcher, stop, err := c.startWatch()
 	if err != nil {
 		return fmt.Errorf("cannot watch: %w", err)
 	}
-	defer func() {
-		_ = watcher.Stop() // fails only if it has stopped already
-		for range watcher.Updates() {
-			// The library's goroutine may be waiting to hand over an update.
-		}
-	}()
+	defer stop()
 
 	check := time.NewTicker(c.bucket.store.checkEvery)
 	defer check.Stop()
@@ -93,13 +82,49 @@ func (c *Cache[T]) watch(ctx context.Context, retry *time.Duration) error {
 			if c.Revision() < due {
 				return errors.New("the watch fell silent")
 			}
-			info, err := c.bucket.stream.Info(ctx)
+			info, err := c.bucket.store.info(ctx, c.bucket.stream)
 			if err != nil {
 				return fmt.Errorf("cannot check the watch: %w", err)
 			}
 			due = info.State.LastSeq
 		}
 	}
+}
+
+// startWatch watches from the revision that the picture is at. The library holds
+// on to the context for as long as the watch lives, to renew the watch and to
+// wait for its end. Thus it has no deadline, but a bound on the first answer;
+// and it does not end with the cache.
+func (c *Cache[T]) startWatch() (jetstream.KeyWatcher, func(), error) {
+	store := c.bucket.store
+	ctx, cancel := context.WithCancelCause(context.Background())
+	impatience := time.AfterFunc(callTimeout, func() { cancel(errNoAnswer) })
+	defer impatience.Stop()
+	stop := context.AfterFunc(*store.connected.Load(), func() { cancel(errConnectionLost) })
+	defer stop()
+	watcher, err := c.bucket.kv.WatchAll(ctx, jetstream.IncludeHistory(), jetstream.ResumeFromRevision(c.Revision()+1))
+	if err != nil {
+		err = store.translate(ctx, err)
+		cancel(nil)
+		return nil, nil, err
+	}
+	return watcher, func() {
+		_ = watcher.Stop() // fails only if it has stopped already
+		cancel(nil)
+		for {
+			select {
+			case _, ok := <-watcher.Updates():
+				if !ok {
+					return
+				}
+				// The library's goroutine may have been waiting to hand this over.
+			case <-time.After(time.Second):
+				// A watch whose context ended while it was being made may never
+				// close its channel.
+				return
+			}
+		}
+	}, nil
 }
 
 func (c *Cache[T]) take(update jetstream.KeyValueEntry) {

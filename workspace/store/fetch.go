@@ -47,7 +47,7 @@ func (s *Store) fetch(ctx context.Context, stream, filter string, from uint64, n
 	case s.fetches <- struct{}{}:
 		defer func() { <-s.fetches }()
 	case <-ctx.Done():
-		return nil, false, s.translate(context.Cause(ctx))
+		return nil, false, s.translate(ctx, ctx.Err())
 	}
 
 	request, err := json.Marshal(struct {
@@ -62,16 +62,16 @@ func (s *Store) fetch(ctx context.Context, stream, filter string, from uint64, n
 	inbox := s.nc.NewInbox()
 	sub, err := s.nc.SubscribeSync(inbox)
 	if err != nil {
-		return nil, false, s.translate(err)
+		return nil, false, s.translate(ctx, err)
 	}
 	defer func() { _ = sub.Unsubscribe() }() // fails only on a closed connection
 	if err := s.nc.PublishRequest("$JS.API.DIRECT.GET."+stream, inbox, request); err != nil {
-		return nil, false, s.translate(err)
+		return nil, false, s.translate(ctx, err)
 	}
 	for {
 		m, err := sub.NextMsgWithContext(ctx)
 		if err != nil {
-			return nil, false, s.translate(err)
+			return nil, false, s.translate(ctx, err)
 		}
 		switch status := m.Header.Get(headerStatus); status {
 		case "":
@@ -114,11 +114,11 @@ func (s *Store) last(ctx context.Context, stream jetstream.Stream, subject strin
 			return message{subject: m.Subject, seq: m.Sequence, time: m.Time, header: m.Header, data: m.Data}, true, nil
 		}
 		if !errors.Is(err, jetstream.ErrMsgNotFound) {
-			return message{}, false, s.translate(err)
+			return message{}, false, s.translate(ctx, err)
 		}
-		info, err := stream.Info(ctx, jetstream.WithSubjectFilter(subject))
+		info, err := s.info(ctx, stream, jetstream.WithSubjectFilter(subject))
 		if err != nil {
-			return message{}, false, s.translate(err)
+			return message{}, false, err
 		}
 		if info.State.Subjects[subject] == 0 {
 			return message{}, false, nil
@@ -126,6 +126,17 @@ func (s *Store) last(ctx context.Context, stream jetstream.Stream, subject strin
 		// Written between the two questions, or unreadable.
 	}
 	return message{}, false, &CorruptError{What: subject, Cause: errUnreadable}
+}
+
+// info asks how a stream is now.
+func (s *Store) info(ctx context.Context, stream jetstream.Stream, opts ...jetstream.StreamInfoOpt) (*jetstream.StreamInfo, error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	info, err := stream.Info(ctx, opts...)
+	if err != nil {
+		return nil, s.translate(ctx, err)
+	}
+	return info, nil
 }
 
 // errUnreadable: the server's index has a message that the server does not give out.

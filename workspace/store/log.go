@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -46,7 +45,7 @@ func (s *Store) openLogs(ctx context.Context) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("cannot open the logs: %w", s.translate(err))
+		return fmt.Errorf("cannot open the logs: %w", s.translate(ctx, err))
 	}
 	sub, err := s.nc.Subscribe(announcePrefix+">", func(m *nats.Msg) {
 		s.appended.wake(m.Subject[len(announcePrefix):])
@@ -55,7 +54,7 @@ func (s *Store) openLogs(ctx context.Context) error {
 		err = sub.SetPendingLimits(-1, -1) // they are small, and looked at at once
 	}
 	if err != nil {
-		return fmt.Errorf("cannot open the logs: %w", s.translate(err))
+		return fmt.Errorf("cannot open the logs: %w", s.translate(ctx, err))
 	}
 	return nil
 }
@@ -101,24 +100,28 @@ func (s *Store) Log(name string) (*Log, error) {
 // 256 KiB is added as a whole or not at all; of more, with an error, a beginning
 // may have been added, and the ID says how much.
 func (l *Log) Append(ctx context.Context, records ...LogRecord) (int64, error) {
-	select {
-	case l.turn <- struct{}{}:
-		defer func() { <-l.turn }()
-	case <-ctx.Done():
-		return 0, l.error("append", ctx.Err())
+	done, err := l.takeTurn(ctx)
+	if err != nil {
+		return 0, l.error("append", err)
 	}
+	defer done()
 	for lost := 0; lost < maxTries; {
-		if l.tail == nil {
+		known := l.tail != nil
+		if !known {
 			if err := l.loadTail(ctx); err != nil {
 				return 0, l.error("append", err)
 			}
 		}
 		last := l.tail.lastID()
-		records = unseen(records, l.tail.Origin)
-		if len(records) == 0 {
-			return last, nil
+		news := unseen(records, l.tail.Origin)
+		if len(news) == 0 {
+			if len(records) == 0 || !known {
+				return last, nil
+			}
+			l.tail = nil // the log may have been purged by somebody else: ask it
+			continue
 		}
-		rest, err := l.appendBatch(ctx, records)
+		rest, err := l.appendBatch(ctx, news)
 		switch {
 		case err == nil:
 			records = rest
@@ -128,10 +131,20 @@ func (l *Log) Append(ctx context.Context, records ...LogRecord) (int64, error) {
 			lost++
 		default:
 			l.tail = nil // it may have been stored all the same
-			return last, l.error("append", l.store.translate(err))
+			return last, l.error("append", err)
 		}
 	}
 	return 0, l.error("append", ErrConflict)
+}
+
+// takeTurn waits until nobody else uses the tail.
+func (l *Log) takeTurn(ctx context.Context) (done func(), err error) {
+	select {
+	case l.turn <- struct{}{}:
+		return func() { <-l.turn }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // unseen returns the records whose Origin grows beyond seen, or is 0.
@@ -164,17 +177,11 @@ func (l *Log) appendBatch(ctx context.Context, records []LogRecord) ([]LogRecord
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := l.store.bounded(ctx)
-	defer cancel()
-	ack, err := l.store.js.PublishMsg(ctx, &nats.Msg{
-		Subject: l.subject,
-		Header:  nats.Header{jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(l.tail.seq, 10)}},
-		Data:    data,
-	})
+	seq, err := l.store.publish(ctx, l.subject, nil, data, l.tail.seq)
 	if err != nil {
 		return nil, err
 	}
-	l.tail.batchHeader, l.tail.seq = header, ack.Sequence
+	l.tail.batchHeader, l.tail.seq = header, seq
 	return rest, nil
 }
 
@@ -251,7 +258,7 @@ func (l *Log) trimTo(ctx context.Context, offset uint64) error {
 				if err == nil {
 					l.tail.floor = b.Before
 				}
-				return l.store.translate(err)
+				return l.store.translate(ctx, err)
 			}
 			next = b.seq + 1
 		}
@@ -261,10 +268,16 @@ func (l *Log) trimTo(ctx context.Context, offset uint64) error {
 // Purge removes all records. What the log has seen of Origin is forgotten; IDs
 // go on growing.
 func (l *Log) Purge(ctx context.Context) error {
+	done, err := l.takeTurn(ctx)
+	if err != nil {
+		return l.error("purge", err)
+	}
+	defer done()
+	l.tail = nil
 	ctx, cancel := l.store.bounded(ctx)
 	defer cancel()
 	if err := l.store.logs.Purge(ctx, jetstream.WithPurgeSubject(l.subject)); err != nil {
-		return l.error("purge", l.store.translate(err))
+		return l.error("purge", l.store.translate(ctx, err))
 	}
 	return nil
 }

@@ -39,11 +39,16 @@ func (l *Log) read(ctx context.Context, after int64, limit int) (records []LogRe
 		if err != nil {
 			return nil, false, err
 		}
-		for _, m := range msgs {
+		var end uint64 // in the log's text, of the batch before
+		for i, m := range msgs {
 			b, err := decodeBatch(m.data)
 			if err != nil {
 				return nil, false, l.corrupt(m, err)
 			}
+			if i > 0 && b.Before != end { // only the oldest batches are ever dropped
+				l.store.log.Warn("lines of a log are damaged and left out", zap.String("log", l.name), zap.Uint64("before", m.seq))
+			}
+			end = b.Before + b.Bytes
 			for i, r := range b.Records {
 				if r.ID = recordID(m.seq, i); r.ID <= after {
 					continue

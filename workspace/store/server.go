@@ -19,7 +19,7 @@ const (
 // startServer starts a JetStream server in this process that no one else can
 // reach. It returns when the streams on disk are loaded.
 func startServer(ctx context.Context, dir string, noSync bool, log *zap.Logger) (*server.Server, *natsLog, error) {
-	logger := &natsLog{log: log}
+	logger := newNatsLog(log)
 	srv, err := server.NewServer(&server.Options{
 		ServerName:             "tunneler",
 		DontListen:             true,
@@ -42,7 +42,7 @@ func startServer(ctx context.Context, dir string, noSync bool, log *zap.Logger) 
 	}
 	switch {
 	case !srv.JetStreamEnabled():
-		err = fmt.Errorf("cannot start the embedded server: %w", logger.complained())
+		err = fmt.Errorf("cannot start the embedded server: %w", logger.reason(keptComplaints))
 	case ctx.Err() != nil:
 		err = ctx.Err()
 	default:

@@ -67,8 +67,9 @@ func (o *Options) setDefaults() error {
 }
 
 const (
-	// callTimeout bounds one round trip to JetStream if the caller's context has no deadline.
-	callTimeout = 5 * time.Second
+	// callTimeout bounds one round trip to JetStream. It is for a server that
+	// does not answer, not for a slow one.
+	callTimeout = 10 * time.Second
 	// reconnectWait is the pause between attempts to reach an external server again.
 	reconnectWait = 250 * time.Millisecond
 	// checkEvery is how often a cache makes sure that its watch is alive, and a
@@ -82,23 +83,25 @@ const (
 
 // Store is an open store. It is safe for concurrent use.
 type Store struct {
-	opts   Options
-	log    *zap.Logger
-	dir    *dataDir       // nil with an external server
-	server *server.Server // nil with an external server
-	nc     *nats.Conn
-	js     jetstream.JetStream
-	logs   jetstream.Stream
-
+	opts       Options
+	log        *zap.Logger
 	checkEvery time.Duration
+	dir        *dataDir       // nil with an external server
+	server     *server.Server // nil with an external server
+	complaints *natsLog       // of server
+	nc         *nats.Conn
+	js         jetstream.JetStream
+	logs       jetstream.Stream
 
 	fetches  chan struct{}         // semaphore
 	appended *wakes                // by log name: there is a new record
 	resumed  *wakes                // the connection was lost and is back
 	failed   atomic.Pointer[error] // the first write that the disk refused
 
-	ctx    context.Context // ends when Close begins
-	cancel context.CancelFunc
+	ctx        context.Context // ends when Close begins
+	cancel     context.CancelFunc
+	connected  atomic.Pointer[context.Context] // ends when the connection is lost
+	disconnect atomic.Pointer[context.CancelFunc]
 
 	mu     sync.Mutex
 	closed bool
@@ -125,6 +128,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		resumed:    newWakes(),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.newConnection()
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("cannot open store: %w", errors.Join(err, s.Close()))
@@ -154,7 +158,7 @@ func (s *Store) startEmbedded(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.server = srv
+	s.server, s.complaints = srv, complaints
 	if err := s.connect("", nats.InProcessServer(srv)); err != nil {
 		return err
 	}
@@ -166,7 +170,11 @@ func (s *Store) startEmbedded(ctx context.Context) error {
 	if err := names.Err(); err != nil {
 		return fmt.Errorf("cannot list what is stored: %w", err)
 	}
-	return checkStreamsLoaded(dir.path, loaded, complaints.complained)
+	if err := checkStreamsLoaded(dir.path, loaded, complaints.reason(keptComplaints)); err != nil {
+		return err
+	}
+	complaints.started()
+	return nil
 }
 
 // connect makes the connection, embedded or external, and what rides on it.
@@ -182,6 +190,7 @@ func (s *Store) connect(url string, opts ...nats.Option) error {
 			s.appended.wakeAll()
 		}),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			s.newConnection()
 			if err != nil {
 				s.log.Warn("store connection lost", zap.Error(err))
 			}
@@ -198,7 +207,7 @@ func (s *Store) connect(url string, opts ...nats.Option) error {
 		return fmt.Errorf("cannot connect: %w", err)
 	}
 	s.nc = nc
-	s.js, err = jetstream.New(nc, jetstream.WithDefaultTimeout(callTimeout))
+	s.js, err = jetstream.New(nc, jetstream.WithDefaultTimeout(callTimeout), jetstream.WithPublishAsyncTimeout(2*callTimeout))
 	if err != nil {
 		return fmt.Errorf("cannot use JetStream: %w", err)
 	}
@@ -210,8 +219,8 @@ func (s *Store) Ready(ctx context.Context) error {
 	if err := s.failed.Load(); err != nil {
 		return *err
 	}
-	if _, err := s.logs.Info(ctx); err != nil {
-		return fmt.Errorf("store is not ready: %w", s.translate(err))
+	if _, err := s.info(ctx, s.logs); err != nil {
+		return fmt.Errorf("store is not ready: %w", err)
 	}
 	return nil
 }
@@ -224,18 +233,19 @@ func (s *Store) Close() error {
 		s.closed = true
 		s.mu.Unlock()
 		s.cancel()
-		s.wg.Wait()
 		if s.nc != nil {
+			// First, so that nobody waits for an answer that may not come.
 			gone := make(chan struct{})
 			s.nc.SetClosedHandler(func(*nats.Conn) { close(gone) })
 			s.nc.Close()
 			<-gone
 		}
+		s.wg.Wait()
 		if s.server != nil {
 			stopServer(s.server)
 		}
 		if s.dir != nil {
-			s.closeErr = s.dir.close()
+			s.closeErr = s.dir.close(s.server != nil && s.failed.Load() == nil)
 		}
 	})
 	return s.closeErr
@@ -252,14 +262,29 @@ func (s *Store) start(f func()) error {
 	return nil
 }
 
-// bounded gives ctx a deadline if it has none, and ends it when the store closes.
+var (
+	errNoAnswer       = fmt.Errorf("the server did not answer within %v: %w", callTimeout, context.DeadlineExceeded)
+	errConnectionLost = errors.New("the connection to the server was lost")
+)
+
+// bounded is for one round trip: it ends ctx after callTimeout, and when the
+// connection is lost or the store closes, because then no answer will come.
 func (s *Store) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	var cancel context.CancelFunc
-	if _, ok := ctx.Deadline(); ok {
-		ctx, cancel = context.WithCancel(ctx)
-	} else {
-		ctx, cancel = context.WithTimeout(ctx, callTimeout)
+	ctx, cancelTimeout := context.WithTimeoutCause(ctx, callTimeout, errNoAnswer)
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(*s.connected.Load(), func() { cancel(errConnectionLost) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+		cancelTimeout()
 	}
-	stop := context.AfterFunc(s.ctx, cancel)
-	return ctx, func() { stop(); cancel() }
+}
+
+// newConnection begins the time for which a connection is there, and ends the one before.
+func (s *Store) newConnection() {
+	ctx, cancel := context.WithCancel(s.ctx)
+	s.connected.Store(&ctx)
+	if old := s.disconnect.Swap(&cancel); old != nil {
+		(*old)()
+	}
 }

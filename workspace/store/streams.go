@@ -18,6 +18,25 @@ func streamsDir(dataDir string) string {
 	return filepath.Join(dataDir, jetstreamName, "$G", "streams")
 }
 
+// messagesName is the directory of a stream's blocks of messages.
+const messagesName = "msgs"
+
+// checkStreams looks for damage before the server does, which is quick to
+// forget what it cannot read.
+func checkStreams(dataDir string) error {
+	if err := sweepStreams(dataDir); err != nil {
+		return err
+	}
+	clean, err := checkManifest(dataDir)
+	if err != nil {
+		return err
+	}
+	if err := checkBuckets(dataDir, clean); err != nil {
+		return err
+	}
+	return removeManifest(dataDir)
+}
+
 // sweepStreams looks for streams that the server would silently leave out: it
 // only warns about a stream without its two meta files, starts without it, and
 // lets the next caller make an empty one over it. Without messages that is a
@@ -44,7 +63,7 @@ func sweepStreams(dataDir string) error {
 }
 
 // checkStreamsLoaded finds streams that are on disk but that the server did not load.
-func checkStreamsLoaded(dataDir string, loaded map[string]bool, reason func() error) error {
+func checkStreamsLoaded(dataDir string, loaded map[string]bool, reason error) error {
 	streams, err := streamDirs(dataDir)
 	if err != nil {
 		return err
@@ -52,7 +71,7 @@ func checkStreamsLoaded(dataDir string, loaded map[string]bool, reason func() er
 	for _, name := range streams {
 		if !loaded[name] {
 			return &CorruptError{What: filepath.Join(streamsDir(dataDir), name),
-				Cause: fmt.Errorf("the stream cannot be loaded: restore it or move the directory away: %w", reason())}
+				Cause: fmt.Errorf("the stream cannot be loaded: restore it or move the directory away: %w", reason)}
 		}
 	}
 	return nil
@@ -85,7 +104,7 @@ func nonEmpty(path string) bool {
 // hasMessages reports whether there may be messages: if that cannot be found
 // out, there may.
 func hasMessages(streamDir string) bool {
-	dir := filepath.Join(streamDir, "msgs")
+	dir := filepath.Join(streamDir, messagesName)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return !errors.Is(err, fs.ErrNotExist)

@@ -107,7 +107,7 @@ func (s *Subscription) notify(key string) {
 		return
 	}
 	s.changed[key] = struct{}{}
-	signal(s.c)
+	nudge(s.c)
 }
 
 func (s *Subscription) end() {

@@ -38,7 +38,7 @@ func (w *wakes) wake(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for ch := range w.waiters[name] {
-		signal(ch)
+		nudge(ch)
 	}
 }
 
@@ -47,13 +47,13 @@ func (w *wakes) wakeAll() {
 	defer w.mu.Unlock()
 	for _, waiters := range w.waiters {
 		for ch := range waiters {
-			signal(ch)
+			nudge(ch)
 		}
 	}
 }
 
-// signal fills a channel of capacity one.
-func signal(ch chan struct{}) {
+// nudge fills a channel of capacity one.
+func nudge(ch chan struct{}) {
 	select {
 	case ch <- struct{}{}:
 	default:
