@@ -114,7 +114,7 @@ func startServer(ctx context.Context, cfg serverConfig) (_ *server, err error) {
 		Store: s.store, Authority: s.authority,
 		Provisioners: map[template.Provisioner]provision.Provisioner{template.ProvisionerProcess: s.process, template.ProvisionerNone: provision.None{}},
 		TemplateDir:  cfg.templates, WorkspaceDir: filepath.Join(cfg.dir, "workspaces"),
-		Agent: agent, Version: version, Logger: s.log.Named("coordinator"),
+		Agent: agent, Logger: s.log.Named("coordinator"),
 	})
 	if err != nil {
 		return nil, err

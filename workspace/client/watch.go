@@ -198,6 +198,9 @@ func (w *watch) dial(ctx context.Context) (conn *websocket.Conn, release func(),
 	}
 	req.Header.Del("Accept")
 	conn, resp, err := dialer.DialContext(ctx, target.String(), req.Header)
+	if resp != nil {
+		defer resp.Body.Close()
+	}
 	if err != nil {
 		stop()
 		if errors.Is(err, websocket.ErrBadHandshake) && resp != nil {

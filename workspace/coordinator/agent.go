@@ -79,6 +79,10 @@ func (a *agentChannel) hello(ctx context.Context, h *events.SessionHello) (*even
 		return nil, rejectShuttingDown
 	}
 	a.session = s
+	if !s.take(ctx) {
+		return nil, rejectUnavailable // a newer connection was faster
+	}
+	defer s.yield()
 	stored, reject := a.admit(ctx, h)
 	if reject != nil {
 		return nil, reject
@@ -164,6 +168,10 @@ func (a *agentChannel) serve(ctx context.Context) {
 // what is not stored by then the agent says again on the next.
 func (a *agentChannel) handle(ctx context.Context, m events.ChannelMessage) {
 	a.c.metrics.channelMessages.WithLabelValues(channelKind(m)).Inc()
+	if !a.session.take(ctx) {
+		return
+	}
+	defer a.session.yield()
 	switch m := m.(type) {
 	case *events.AgentLogs:
 		a.logs(ctx, m)

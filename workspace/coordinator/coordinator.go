@@ -48,7 +48,7 @@ type Config struct {
 	// Organization is what agents are told that they belong to; empty means
 	// "default".
 	Organization string
-	// Version is the program's version, which agents' channels are told.
+	// Version is the program's version, which /metrics shows.
 	Version string
 	// AgentTokenLife is how long an agent's token is good; agents renew theirs
 	// at half of it, and none is good after its build. 0 means 30 days: a
@@ -158,7 +158,7 @@ func New(cfg Config) (*Coordinator, error) {
 	if c.workspaces, err = openRegistry(ctx, cfg.Store, cfg.Node); err != nil {
 		return nil, err
 	}
-	if c.metrics, err = newMetrics(cfg.Registry); err != nil {
+	if c.metrics, err = newMetrics(cfg.Registry, cfg.Version); err != nil {
 		c.workspaces.cache.Close()
 		return nil, err
 	}

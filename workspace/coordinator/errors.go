@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/tunneler/tunneler/workspace/api"
+	"github.com/tunneler/tunneler/workspace/store"
 	"github.com/tunneler/tunneler/workspace/token"
 )
 
@@ -53,6 +54,13 @@ func apiError(err error) (e *api.Error, known bool) {
 			Code:    api.CodeTooLarge,
 			Message: fmt.Sprintf("the request body is larger than %d bytes", tooLarge.Limit),
 		}, true
+	case errors.Is(err, store.ErrWriteFailed):
+		return &api.Error{
+			Code: api.CodeUnavailable, Message: "the server cannot write to its disk",
+			Hint: "make room on the disk of its data directory, or mend it, and restart the server",
+		}, true
+	case errors.Is(err, store.ErrTooLarge):
+		return &api.Error{Code: api.CodeTooLarge, Message: "this is too large to be stored", Hint: "use a smaller template"}, true
 	case unavailable(err):
 		return &api.Error{
 			Code: api.CodeUnavailable, Message: "the server cannot reach its store", Hint: "try again in a moment",

@@ -64,7 +64,7 @@ func (c *Coordinator) refuse(allowed []string) http.Handler {
 		}
 		started := time.Now()
 		c.respondError(w, r, e)
-		c.metrics.request("none", statuses[e.Code], time.Since(started))
+		c.metrics.request("none", false, statuses[e.Code], time.Since(started))
 	})
 }
 
@@ -73,6 +73,7 @@ func (c *Coordinator) serve(route route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		started := time.Now()
 		sw := &statusWriter{ResponseWriter: w}
+		defer func() { c.metrics.request(route.path, route.stream, sw.status, time.Since(started)) }()
 		defer func() {
 			if v := recover(); v != nil {
 				if v == http.ErrAbortHandler { //nolint:errorlint // net/http compares it like this
@@ -81,7 +82,6 @@ func (c *Coordinator) serve(route route) http.Handler {
 				c.log.Error("a handler has panicked", zap.String("route", route.path), zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
 				c.respondError(sw, r, errors.New("panic"))
 			}
-			c.metrics.request(route.path, sw.status, time.Since(started))
 		}()
 		if err := c.handle(route, sw, r); err != nil && sw.status == 0 {
 			c.respondError(sw, r, err)
@@ -168,6 +168,7 @@ func (c *Coordinator) respondError(w http.ResponseWriter, r *http.Request, err e
 		w.Header().Set("Retry-After", strconv.Itoa(int(retryAfter/time.Second)))
 	case api.CodeTooLarge:
 		w.Header().Set("Connection", "close")
+	default:
 	}
 	if err := respond(w, statuses[e.Code], e); err != nil {
 		c.log.Error("an error could not be answered", zap.Error(err))

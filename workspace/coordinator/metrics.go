@@ -20,10 +20,9 @@ type metrics struct {
 	requests        *prometheus.CounterVec
 	requestSeconds  *prometheus.HistogramVec
 	droppedLogs     *prometheus.CounterVec
-	conflicts       prometheus.Counter
 }
 
-func newMetrics(r prometheus.Registerer) (*metrics, error) {
+func newMetrics(r prometheus.Registerer, version string) (*metrics, error) {
 	const ns = "tunneler_coordinator_"
 	m := &metrics{
 		builds: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -55,13 +54,15 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		droppedLogs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: ns + "dropped_log_lines_total", Help: "Log lines that were not stored, by log.",
 		}, []string{"log"}),
-		conflicts: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: ns + "store_conflicts_total", Help: "Compare-and-set writes that were tried again because somebody else was faster.",
-		}),
 	}
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: ns + "info", Help: "1, with the program's version.", ConstLabels: prometheus.Labels{"version": version},
+	})
+	info.Set(1)
 	for _, c := range []prometheus.Collector{
+		info,
 		m.builds, m.buildSeconds, m.agents, m.watches, m.watchMessages, m.channelMessages,
-		m.requests, m.requestSeconds, m.droppedLogs, m.conflicts,
+		m.requests, m.requestSeconds, m.droppedLogs,
 	} {
 		if err := r.Register(c); err != nil {
 			return nil, err
@@ -70,9 +71,13 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
-// request counts a request that was answered with status.
-func (m *metrics) request(route string, status int, took time.Duration) {
+// request counts a request that was answered with status. A stream's duration
+// says nothing.
+func (m *metrics) request(route string, stream bool, status int, took time.Duration) {
 	m.requests.WithLabelValues(route, strconv.Itoa(status)).Inc()
+	if !stream {
+		m.requestSeconds.WithLabelValues(route).Observe(took.Seconds())
+	}
 }
 
 // build counts a build that has ended.

@@ -105,6 +105,11 @@ func (r *record) deleted() bool { return !r.DeletedAt.IsZero() }
 // building reports whether a build is under way.
 func (r *record) building() bool { return !r.Build.Status.Final() }
 
+// stopping reports whether a build is under way that ends what runs.
+func (r *record) stopping() bool {
+	return r.building() && r.Build.Transition != events.TransitionStart
+}
+
 // started reports whether the newest build is a start that has succeeded.
 func (r *record) started() bool {
 	return r.Build.Transition == events.TransitionStart && r.Build.Status == events.JobSucceeded

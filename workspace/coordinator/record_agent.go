@@ -68,17 +68,20 @@ func (r *record) report(s sessionRef, m events.AgentLifecycle, now time.Time) bo
 	return true
 }
 
-// heldBy reports whether node has, or had, the channel of an agent.
-func (r *record) heldBy(node string) bool {
-	return slices.ContainsFunc(r.Agents, func(a agentRecord) bool { return a.Node == node && a.Session != "" })
+// lost reports whether an agent's channel was held by node, which does not have
+// it: alive says which channels there are.
+func (r *record) lost(node string, alive func(session string) bool) bool {
+	return slices.ContainsFunc(r.Agents, func(a agentRecord) bool { return a.lost(node, alive) })
 }
 
-// orphan says that none of node's channels that it had when it began anew is
-// there: the agents are waited for.
-func (r *record) orphan(node string, now time.Time) {
+func (a *agentRecord) lost(node string, alive func(session string) bool) bool {
+	return a.Node == node && a.Session != "" && !alive(a.Session)
+}
+
+// orphan says that the agents whose channels node has lost are waited for.
+func (r *record) orphan(node string, alive func(session string) bool, now time.Time) {
 	for i := range r.Agents {
-		a := &r.Agents[i]
-		if a.Node == node && a.Session != "" {
+		if a := &r.Agents[i]; a.lost(node, alive) {
 			a.Status, a.ChangedAt, a.Since = events.AgentConnecting, now, now
 			a.Node, a.Session = "", ""
 		}

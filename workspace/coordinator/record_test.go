@@ -186,9 +186,14 @@ func TestWhatBecomesOfAgentsThatAreWaitedFor(t *testing.T) {
 		require.Nil(t, r.hello(session1(1, "s1"), "agent-1", "v1", day))
 		require.True(t, r.finishBuild(1, nil, day))
 		require.False(t, r.overdue(agentName, time.Time{}, since), "it is there")
-		require.False(t, r.heldBy("elsewhere"))
-		require.True(t, r.heldBy("here"))
-		r.orphan("here", since)
+		none := func(string) bool { return false }
+		all := func(string) bool { return true }
+		require.False(t, r.lost("elsewhere", none))
+		require.False(t, r.lost("here", all), "it has come back before it was missed")
+		require.True(t, r.lost("here", none))
+		r.orphan("here", all, since)
+		require.Equal(t, events.AgentConnected, r.Agents[0].Status)
+		r.orphan("here", none, since)
 		require.Equal(t, events.AgentConnecting, r.Agents[0].Status)
 		require.True(t, r.overdue(agentName, since, since))
 		require.Equal(t, events.AgentDisconnected, r.Agents[0].Status)

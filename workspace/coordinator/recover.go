@@ -50,14 +50,15 @@ func (c *Coordinator) recover(ctx context.Context) error {
 	return nil
 }
 
-// recoverAgents says of the agents that were connected here that they are
-// waited for.
+// recoverAgents says of the agents that were connected to this node, and are not
+// any more, that they are waited for. Some may have come back already.
 func (c *Coordinator) recoverAgents(ctx context.Context, r *record) error {
-	if !r.heldBy(c.cfg.Node) {
+	alive := func(session string) bool { return c.sessions.get(session) != nil }
+	if !r.lost(c.cfg.Node, alive) {
 		return nil
 	}
 	_, err := c.insist(ctx, r.ID, func(r *record) error {
-		r.orphan(c.cfg.Node, now())
+		r.orphan(c.cfg.Node, alive, now())
 		return nil
 	})
 	return err

@@ -22,8 +22,9 @@ func newSessions() *sessions {
 	return &sessions{byID: make(map[string]*session), byAgent: make(map[agentKey]*session)}
 }
 
-// enter makes s the session of its agent once the one before it has ended: of
-// two connections of one agent only one may store anything.
+// enter makes s the session of its agent once the one before it has been
+// silenced: of two connections of one agent only one may store anything. It does
+// not wait for the other connection to end, which may be half dead.
 func (t *sessions) enter(ctx context.Context, s *session) error {
 	for {
 		t.mu.Lock()
@@ -39,21 +40,25 @@ func (t *sessions) enter(ctx context.Context, s *session) error {
 		} else {
 			before.end(rejectReplaced)
 		}
-		select {
-		case <-before.done:
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := before.silence(ctx); err != nil {
+			return err
 		}
+		t.mu.Lock()
+		if t.byAgent[s.key()] == before {
+			delete(t.byAgent, s.key())
+		}
+		t.mu.Unlock()
 	}
 }
 
-// leave takes s out, and says that nothing of it is left.
+// leave takes s out.
 func (t *sessions) leave(s *session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.byID, s.ref.ID)
-	delete(t.byAgent, s.key())
-	close(s.done)
+	if t.byAgent[s.key()] == s {
+		delete(t.byAgent, s.key())
+	}
 }
 
 // get finds a session by its id; nil if it is not here.
@@ -97,10 +102,12 @@ type session struct {
 	// ready is closed once conn is there, or never will be: then it is nil.
 	ready chan struct{}
 	conn  *channel.ServerConn
-	// ending is closed when the session is to end, and done when nothing of it
-	// is left.
+	// ending is closed when the session is to end.
 	ending chan struct{}
-	done   chan struct{}
+	// turn, with room for one, is held by who stores something in the agent's
+	// name; silent, which it guards, is set when nobody may any more.
+	turn   chan struct{}
+	silent bool
 
 	mu    sync.Mutex
 	ended bool
@@ -110,13 +117,42 @@ type session struct {
 func newSession(ref sessionRef, agentID string) *session {
 	return &session{
 		ref: ref, agentID: agentID,
-		ready: make(chan struct{}), ending: make(chan struct{}), done: make(chan struct{}),
+		ready: make(chan struct{}), ending: make(chan struct{}), turn: make(chan struct{}, 1),
 	}
 }
 
 func (s *session) key() agentKey { return agentKey{s.ref.Workspace, s.ref.Agent} }
 
-// end ends the session soon; done tells when. The first reason stands.
+// take waits for the turn to store something in the agent's name. If ok, the
+// caller gives it back by yield.
+func (s *session) take(ctx context.Context) (ok bool) {
+	select {
+	case s.turn <- struct{}{}:
+	case <-ctx.Done():
+		return false
+	}
+	if s.silent {
+		s.yield()
+		return false
+	}
+	return true
+}
+
+func (s *session) yield() { <-s.turn }
+
+// silence waits for what is being stored, and lets nothing more be.
+func (s *session) silence(ctx context.Context) error {
+	select {
+	case s.turn <- struct{}{}:
+		s.silent = true
+		s.yield()
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// end ends the session soon. The first reason stands.
 func (s *session) end(why *events.SessionReject) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

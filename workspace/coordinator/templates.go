@@ -127,11 +127,7 @@ func (c catalogue) find(name string) (entry, error) {
 
 func notFound(kind, name string, names []string) *api.Error {
 	name = cut(name, api.MaxName)
-	e := &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("there is no %s %q", kind, name), Nearest: nearest(name, names)}
-	if len(e.Nearest) > 0 {
-		e.Hint = "did you mean " + strings.Join(e.Nearest, " or ") + "?"
-	}
-	return e
+	return &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("there is no %s %q", kind, name), Nearest: nearest(name, names)}
 }
 
 func (c *Coordinator) listTemplates(w http.ResponseWriter, _ *http.Request, _ token.Claims) error {

@@ -41,7 +41,7 @@ func (s *script) follows(r *record) (names []string) {
 	if r.building() {
 		names = append(names, buildLogName(r.ID, r.Build.Number))
 	}
-	if p := r.agentProcesses(); len(p) > 0 && (r.building() || beginning(s.shown(r))) && r.admits() != 0 {
+	if p := r.agentProcesses(); len(p) > 0 && (r.stopping() || beginning(s.shown(r))) && r.admits() != 0 {
 		names = append(names, p[len(p)-1])
 	}
 	return names
@@ -117,7 +117,7 @@ func (s *script) showBuild(ctx context.Context, r *record) error {
 				return err
 			}
 		}
-		if err := s.drainBuilds(ctx, r); err != nil {
+		if err := s.drainBuilds(ctx, r); err != nil || !r.stopping() {
 			return err
 		}
 		return s.drainAgents(ctx, r)

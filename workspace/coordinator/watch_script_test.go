@@ -319,7 +319,7 @@ func TestWhichLogsAWatchFollows(t *testing.T) {
 	r := built(t, events.TransitionStart, events.JobRunning)
 	require.Equal(t, []string{"build.ws_a.1"}, s.follows(&r))
 	require.Nil(t, r.hello(session1(1, "s"), "agent-1", "v", day))
-	require.Equal(t, []string{"build.ws_a.1", "agent.ws_a.agent-1"}, s.follows(&r))
+	require.Equal(t, []string{"build.ws_a.1"}, s.follows(&r), "the agent's turn comes after its build's")
 	r.finishBuild(1, nil, day)
 	require.Equal(t, []string{"agent.ws_a.agent-1"}, s.follows(&r))
 	r.report(session1(1, "s"), events.AgentLifecycle{Lifecycle: events.LifecycleReady}, day)

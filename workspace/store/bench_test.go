@@ -177,16 +177,16 @@ func BenchmarkStreamPerLog(b *testing.B) {
 	})
 }
 
-func benchmarkLogs(b *testing.B, make func(*Store, int) error) {
+func benchmarkLogs(b *testing.B, addLog func(*Store, int) error) {
 	s := openTest(b, Options{Dir: b.TempDir()})
-	require.NoError(b, make(s, -1))
+	require.NoError(b, addLog(s, -1))
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	goroutines := runtime.NumGoroutine()
 	b.ResetTimer()
 	for i := range b.N {
-		require.NoError(b, make(s, i))
+		require.NoError(b, addLog(s, i))
 	}
 	b.StopTimer()
 	runtime.GC()

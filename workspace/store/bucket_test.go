@@ -203,6 +203,7 @@ func TestBucketOperations(t *testing.T) {
 }
 
 func TestConcurrentMutationsAreAllCounted(t *testing.T) {
+	t.Parallel()
 	s := openTest(t, Options{})
 	b := openDocs(t, s, "b")
 	_, err := b.Create(testContext(t), "k", doc{})
@@ -254,6 +255,7 @@ func TestOfManyCreatorsOneWins(t *testing.T) {
 }
 
 func TestAListLongerThanOneRoundTripIsCompleteWhileKeysChange(t *testing.T) {
+	t.Parallel()
 	s := openTest(t, Options{})
 	b := openDocs(t, s, "b")
 	const keys = 2*listBatch + 7

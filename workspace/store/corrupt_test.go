@@ -60,6 +60,7 @@ func killed(t *testing.T, dir string) {
 }
 
 func TestDamageIsReportedAndNothingTouched(t *testing.T) {
+	t.Parallel()
 	for name, damage := range map[string]func(t *testing.T, dir, bucket string){
 		"a bad byte in a value": func(t *testing.T, _, bucket string) {
 			change(t, flip(2000), bucket, "msgs", "1.blk")
@@ -102,7 +103,7 @@ func TestDamageIsReportedAndNothingTouched(t *testing.T) {
 			killed(t, dir)
 			change(t, flip(30), bucket, "meta.inf")
 		},
-		"no checksum of a description": func(t *testing.T, dir, bucket string) {
+		"no checksum of a description": func(t *testing.T, _, bucket string) {
 			require.NoError(t, os.Remove(filepath.Join(bucket, "meta.sum")))
 		},
 		"no checksum of a description, after a kill": func(t *testing.T, dir, bucket string) {
@@ -138,6 +139,7 @@ func blocks(t *testing.T, dir string) map[string]string {
 }
 
 func TestDamageThatCanBeMadeGoodIs(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		damage        func(t *testing.T, dir, bucket string)
 		values, lines int
@@ -248,6 +250,7 @@ func TestDamageUnderARunningStoreIsNotTakenForAbsence(t *testing.T) {
 
 // The reader of blocks must agree with the server about what a record is.
 func TestTheServersBlocksAreReadToTheEnd(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s, err := Open(testContext(t), Options{Dir: dir, NoSync: true})
 	require.NoError(t, err)

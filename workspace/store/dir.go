@@ -53,6 +53,9 @@ func openDir(path string) (_ *dataDir, err error) {
 			err = errors.Join(err, lock.Close())
 		}
 	}()
+	if err := os.WriteFile(lockPath, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
+		return nil, fmt.Errorf("cannot write to data directory: %w", err)
+	}
 	if err := checkFormat(path); err != nil {
 		return nil, err
 	}
@@ -65,9 +68,6 @@ func openDir(path string) (_ *dataDir, err error) {
 	}
 	if err := checkStreams(path); err != nil {
 		return nil, err
-	}
-	if err := os.WriteFile(lockPath, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
-		return nil, fmt.Errorf("cannot write to data directory: %w", err)
 	}
 	return &dataDir{path: path, lock: lock}, nil
 }

@@ -126,6 +126,7 @@ func TestSeveralStoresShareAnExternalServer(t *testing.T) {
 }
 
 func TestNothingIsLostWhileTheConnectionIs(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	srv, addr := startExternal(t, dir)
 	link := startLink(t, addr)

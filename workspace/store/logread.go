@@ -42,6 +42,9 @@ func (l *Log) read(ctx context.Context, after int64, limit int) (records []LogRe
 		var end uint64 // in the log's text, of the batch before
 		for i, m := range msgs {
 			b, err := decodeBatch(m.data)
+			if err != nil && len(records) > 0 {
+				return records, true, nil // and the error when it is all that is left
+			}
 			if err != nil {
 				return nil, false, l.corrupt(m, err)
 			}
@@ -126,7 +129,7 @@ func (l *Log) Follow(ctx context.Context, after int64) iter.Seq2[LogRecord, erro
 				yield(LogRecord{}, l.error("follow", err))
 				return
 			case err != nil:
-				l.store.log.Warn("following a log interrupted", zap.String("log", l.name), zap.Error(err), zap.Duration("retry", retry))
+				l.store.log.Debug("following a log interrupted", zap.String("log", l.name), zap.Error(err), zap.Duration("retry", retry))
 				l.wait(ctx, nil, retry)
 				retry = min(2*retry, maxRetry)
 				continue

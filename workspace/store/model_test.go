@@ -143,6 +143,7 @@ func newModel(ctx context.Context, t require.TestingT, b *Bucket[int]) *bucketMo
 }
 
 func TestABucketBehavesLikeAMapWithRevisions(t *testing.T) {
+	t.Parallel()
 	s := openTest(t, Options{})
 	b, err := OpenBucket[int](testContext(t), s, "b")
 	require.NoError(t, err)
@@ -153,6 +154,7 @@ func TestABucketBehavesLikeAMapWithRevisions(t *testing.T) {
 }
 
 func TestACacheEndsInThePictureThatTheBucketHas(t *testing.T) {
+	t.Parallel()
 	s := openTest(t, Options{})
 	b, err := OpenBucket[int](testContext(t), s, "b")
 	require.NoError(t, err)
@@ -190,7 +192,7 @@ func TestACacheEndsInThePictureThatTheBucketHas(t *testing.T) {
 				}
 			}
 		}
-		actions["interrupt"] = func(rt *rapid.T) { s.resumed.wakeAll() }
+		actions["interrupt"] = func(*rapid.T) { s.resumed.wakeAll() }
 		actions["take"] = func(rt *rapid.T) {
 			if cache == nil {
 				rt.Skip("not started")

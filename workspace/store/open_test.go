@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -190,13 +189,6 @@ func TestReadyRespectsItsContext(t *testing.T) {
 	require.ErrorIs(t, s.Ready(ctx), context.DeadlineExceeded)
 }
 
-func TestReadySaysThatTheDiskFailed(t *testing.T) {
-	s := openTest(t, Options{})
-	failure := errors.Join(ErrWriteFailed)
-	s.failed.Store(&failure)
-	require.ErrorIs(t, s.Ready(testContext(t)), ErrWriteFailed)
-}
-
 func write(t testing.TB, name, text string) {
 	t.Helper()
 	require.NoError(t, os.WriteFile(name, []byte(text), 0o600))
@@ -216,4 +208,12 @@ func tree(t testing.TB, dir string) map[string]string {
 		return err
 	}))
 	return files
+}
+
+func TestAPanicOfTheServerBecomesAnError(t *testing.T) {
+	core, logs := observer.New(zap.ErrorLevel)
+	err := guard("dir", zap.New(core), func() { panic("boom") })
+	require.ErrorIs(t, err, ErrCorrupt)
+	require.EqualError(t, err, "dir is damaged: the embedded server panicked: boom")
+	require.Equal(t, 1, logs.FilterMessage("embedded server panicked").Len())
 }

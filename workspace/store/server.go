@@ -36,7 +36,7 @@ func startServer(ctx context.Context, dir string, noSync bool, log *zap.Logger) 
 		return nil, nil, fmt.Errorf("cannot start the embedded server: %w", err)
 	}
 	srv.SetLoggerV2(logger, log.Core().Enabled(zap.DebugLevel), false, false)
-	if err := guard(dir, srv.Start); err != nil {
+	if err := guard(dir, log, srv.Start); err != nil {
 		// It panicked, with locks held as like as not: stopping it could block for ever.
 		return nil, nil, err
 	}
@@ -59,10 +59,11 @@ func stopServer(srv *server.Server) {
 
 // guard turns a panic of f into a CorruptError: the server panics on some states
 // of its files. (Those of its own goroutines are out of reach.)
-func guard(dir string, f func()) (err error) {
+func guard(dir string, log *zap.Logger, f func()) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = &CorruptError{What: dir, Cause: fmt.Errorf("the embedded server panicked: %v\n%s", r, debug.Stack())}
+			log.Error("embedded server panicked", zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
+			err = &CorruptError{What: dir, Cause: fmt.Errorf("the embedded server panicked: %v", r)}
 		}
 	}()
 	f()

@@ -195,7 +195,7 @@ func (s *Store) connect(url string, opts ...nats.Option) error {
 				s.log.Warn("store connection lost", zap.Error(err))
 			}
 		}),
-		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			s.log.Warn("store connection", zap.Error(err))
 		}),
 	)

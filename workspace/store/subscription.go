@@ -1,6 +1,9 @@
 package store
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // Subscription tells of changes of keys of a Cache. Changes that come before the
 // last ones were taken are merged, so a slow subscriber holds nobody up and
@@ -29,6 +32,7 @@ type Subscription struct {
 
 // Subscribe returns a subscription to some keys, which need not exist yet.
 func (c *Cache[T]) Subscribe(keys ...string) *Subscription {
+	keys = slices.Clone(keys)
 	s := newSubscription()
 	s.remove = func() {
 		for _, key := range keys {
