@@ -26,11 +26,12 @@ const (
 	// drainGrace is how long tunnels may go on once everything else has ended.
 	drainGrace = time.Second
 	// flushGrace is how long the last words may take to be stored.
-	flushGrace = 3 * time.Second
+	flushGrace = 2 * time.Second
 	// statsInterval is the time between two reports of the agent's gauges.
 	statsInterval = 30 * time.Second
-	// manifestRetry is the time between two attempts to learn what to do.
-	manifestRetry = 500 * time.Millisecond
+	// The time between two attempts to learn what to do, which doubles.
+	minRetry = 100 * time.Millisecond
+	maxRetry = 5 * time.Second
 )
 
 // agent is one run.
@@ -43,8 +44,9 @@ type agent struct {
 	targets *targets
 	tunnels *tunnels
 	channel *channel.Client
-	// work is scripts and services; background is all that outlives them.
-	work, background sync.WaitGroup
+	// starting is what the start runs and waits for, work the services,
+	// background all that outlives those.
+	starting, work, background sync.WaitGroup
 }
 
 // Run is the agent's life: it returns nil when ctx has ended and everything is
@@ -59,10 +61,8 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	a := &agent{
-		cfg: cfg, id: uuid.NewString(), creds: creds, journal: newJournal(),
-		family: &family{dir: cfg.Dir, ours: make(map[int]bool)},
-	}
+	defer creds.close()
+	a := &agent{cfg: cfg, id: uuid.NewString(), creds: creds, journal: newJournal(), family: newFamily()}
 	manifest, err := a.learn(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -70,8 +70,8 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 		return err
 	}
-	a.family.env = baseEnv(manifest)
-	a.targets = &targets{manifest: manifest, dir: cfg.Dir}
+	a.family.env = a.baseEnv(manifest)
+	a.targets = &targets{manifest: manifest, dir: cfg.Dir, outsideSockets: cfg.OutsideSockets}
 	if a.channel, err = a.newChannel(); err != nil {
 		return err
 	}
@@ -79,27 +79,34 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("cannot listen for tunnels: %w", err)
 	}
-	a.tunnels = &tunnels{listener: listener, targets: a.targets, log: cfg.Logger}
+	a.tunnels = newTunnels(listener, a.targets, cfg.Logger)
 	return a.live(ctx)
 }
 
 // learn asks the coordinator what to do, for as long as it takes: the
 // coordinator may be starting itself.
 func (a *agent) learn(ctx context.Context) (api.Manifest, error) {
-	for {
+	said := ""
+	for delay := minRetry; ; delay = min(2*delay, maxRetry) {
 		m, err := a.creds.manifest(ctx)
 		if err == nil || errors.Is(err, ErrUnauthorized) || ctx.Err() != nil {
 			return m, err
 		}
-		a.cfg.Logger.Warn("cannot reach the coordinator", zap.Error(err))
-		if !sleep(ctx, manifestRetry) {
+		if err.Error() != said {
+			said = err.Error()
+			a.cfg.Logger.Warn("cannot reach the coordinator, and will go on trying", zap.Error(err))
+		}
+		if !sleep(ctx, delay) {
 			return m, ctx.Err()
+		}
+		if a.creds.load() != nil { // somebody may have put a new one there
+			continue // the one in hand is as good as before
 		}
 	}
 }
 
 // live runs everything, and takes it down in the order in which its parts need
-// each other: scripts and services, tunnels, the channel.
+// each other: the shutdown script, services and tunnels, the channel.
 func (a *agent) live(told context.Context) error {
 	ctx, end := context.WithCancelCause(told)
 	defer end(nil)
@@ -115,24 +122,17 @@ func (a *agent) live(told context.Context) error {
 		a.talk(base, end)
 	}()
 
-	a.work.Go(func() { a.startUp(ctx) })
+	a.journal.lifecycle(events.LifecycleCreated, nil)
+	running, stopServices := context.WithCancel(base)
+	defer stopServices()
+	a.starting.Go(func() { a.startUp(ctx, running) })
 	<-ctx.Done()
 
 	// The channel ends us when there is nobody left to talk to.
 	cause, alone := context.Cause(ctx), told.Err() == nil
-	final, err := a.shutDown(base)
-	a.work.Wait()
-	a.family.end(base)
-	if err != nil {
-		a.journal.log(events.LogError, sourceAgent, "stop", err.Error())
-		a.journal.lifecycle(final, err)
-	}
-	a.journal.lifecycle(events.LifecycleOff, nil)
-	grace, cancel := context.WithTimeout(base, drainGrace)
-	_ = a.tunnels.listener.Close(grace) // those that did not end in time are cut
-	cancel()
+	a.shutDown(stopServices)
 	if !alone {
-		grace, cancel = context.WithTimeout(base, flushGrace)
+		grace, cancel := context.WithTimeout(base, flushGrace)
 		a.journal.flush(grace)
 		_ = a.channel.Shutdown(grace) // what is not stored in time is lost
 		cancel()
@@ -146,13 +146,46 @@ func (a *agent) live(told context.Context) error {
 	return nil
 }
 
+// shutDown takes the workspace down and reports how. The shutdown script still
+// has its services, and nothing of the start is under way any more.
+func (a *agent) shutDown(stopServices context.CancelFunc) {
+	a.journal.lifecycle(events.LifecycleShuttingDown, nil)
+	a.starting.Wait()
+	l, failure := a.runShutdownScript()
+	if failure != nil {
+		a.say(stageStop, failure)
+		a.journal.lifecycle(l, failure)
+	}
+	stopServices()
+	var tunnels sync.WaitGroup
+	tunnels.Go(func() {
+		grace, cancel := context.WithTimeout(context.Background(), drainGrace)
+		defer cancel()
+		_ = a.tunnels.listener.Close(grace) // those that did not end in time are cut
+	})
+	a.work.Wait()
+	if err := a.family.end(context.Background()); err != nil {
+		a.say(stageStop, err)
+		failure = errors.Join(failure, err)
+	}
+	tunnels.Wait()
+	// The last state says once more what went wrong: it is the one that stays.
+	a.journal.lifecycle(events.LifecycleOff, failure)
+}
+
+// private are the variables that concern the agent alone, or lead to its token.
+func private(key string) bool {
+	return strings.HasPrefix(key, "TUNNEL_AGENT_") || key == "TUNNEL_SERVER_FILE" || key == "TUNNEL_TOKEN"
+}
+
 // baseEnv is the environment of scripts and services: ours, without what is
 // the agent's alone, and what the template says.
-func baseEnv(m api.Manifest) []string {
+func (a *agent) baseEnv(m api.Manifest) []string {
 	env := make(map[string]string)
-	for _, pair := range os.Environ() {
+	token := a.creds.current()
+	for _, pair := range a.cfg.Environ {
 		k, v, _ := strings.Cut(pair, "=")
-		if !strings.HasPrefix(k, "TUNNEL_AGENT_") && k != "TUNNEL_SERVER_FILE" && k != "TUNNEL_TOKEN" {
+		if !private(k) && !strings.Contains(v, token) {
 			env[k] = v
 		}
 	}
@@ -160,6 +193,7 @@ func baseEnv(m api.Manifest) []string {
 	env["TUNNELER_WORKSPACE_ID"] = m.WorkspaceID
 	env["TUNNELER_WORKSPACE_NAME"] = m.WorkspaceName
 	env["TUNNELER_WORKSPACE_BUILD"] = strconv.FormatInt(m.Build, 10)
+	env["TUNNELER_WORKSPACE_DIR"] = a.cfg.Dir
 	if env["TUNNEL_BIN"] == "" {
 		env["TUNNEL_BIN"], _ = os.Executable()
 	}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -26,6 +27,9 @@ type Config struct {
 	// Dir is the workspace's directory, in which scripts and services run;
 	// empty means the working directory.
 	Dir string
+	// OutsideSockets lets tunnels reach any Unix socket that the agent can, and
+	// not only those in Dir and those that the template maps a port to.
+	OutsideSockets bool
 	// Listen are the UDP addresses to take tailnet connections at. Empty means
 	// loopback if the server is on loopback, else every address.
 	Listen []string
@@ -33,7 +37,11 @@ type Config struct {
 	Version string
 	// Logger takes what an operator should know; nil means silence.
 	Logger *zap.Logger
-	// Grace is how long services may take to end once asked to; 0 means 10 s.
+	// Environ is the environment that scripts and services inherit, less what
+	// concerns the agent alone; nil means the agent's own.
+	Environ []string
+	// Grace is how long services may take to end once asked to; 0 means 5 s. A
+	// provisioner waits 10 s for all that comes after the shutdown script.
 	Grace time.Duration
 }
 
@@ -50,7 +58,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.Logger = zap.NewNop()
 	}
 	if c.Grace == 0 {
-		c.Grace = 10 * time.Second
+		c.Grace = 5 * time.Second
 	}
 	if (c.Server == "") == (c.ServerFile == "") {
 		return c, errors.New("the agent needs the URL of its server, or a file that holds it, and not both")
@@ -58,14 +66,12 @@ func (c Config) withDefaults() (Config, error) {
 	if c.TokenFile == "" {
 		return c, errors.New("the agent needs a file with its token")
 	}
-	if c.Dir == "" {
-		dir, err := os.Getwd()
-		if err != nil {
-			return c, err
-		}
-		c.Dir = dir
+	if c.Environ == nil {
+		c.Environ = os.Environ()
 	}
-	return c, nil
+	dir, err := filepath.Abs(c.Dir) // of none, the working directory
+	c.Dir = dir
+	return c, err
 }
 
 // serverURL is where the coordinator is now.

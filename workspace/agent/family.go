@@ -14,14 +14,19 @@ import (
 // family is every process that the agent has started: scripts and services,
 // each a process group of its own, and whatever has run away from those.
 type family struct {
-	dir string
 	env []string
 
 	// mu is held while a process is started and while orphans are reaped, so
 	// that nobody reaps a child that its own starter waits for.
-	mu    sync.Mutex
-	ours  map[int]bool
-	ended bool
+	mu      sync.Mutex
+	ours    map[int]bool
+	outputs map[*output]bool
+	left    []*member //nolint:unused // whose groups live on; only where nothing else finds them, which is not on Linux
+	ended   bool
+}
+
+func newFamily() *family {
+	return &family{ours: make(map[int]bool), outputs: make(map[*output]bool)}
 }
 
 var errFamilyEnded = errors.New("the agent is going down")
@@ -30,7 +35,7 @@ var errFamilyEnded = errors.New("the agent is going down")
 type member struct {
 	f      *family
 	cmd    *exec.Cmd
-	output chan struct{} // closed when its output has ended
+	output *output
 	exited chan struct{}
 	err    error // of its end, once exited is closed
 }
@@ -47,23 +52,27 @@ func (f *family) start(argv, env []string, dir string, lines *lineSplitter) (*me
 	// the pipe, and nobody has to wait for it.
 	cmd.Stdout, cmd.Stderr = w, w
 	setGroup(cmd)
+	m := &member{f: f, cmd: cmd, exited: make(chan struct{})}
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.ended {
 		err = errFamilyEnded
-	} else if err = cmd.Start(); err == nil {
-		f.ours[cmd.Process.Pid] = true
+	} else {
+		err = cmd.Start()
 	}
-	f.mu.Unlock()
 	w.Close()
 	if err != nil {
 		r.Close()
 		return nil, err
 	}
-	m := &member{f: f, cmd: cmd, output: make(chan struct{}), exited: make(chan struct{})}
+	f.ours[cmd.Process.Pid] = true
+	m.output = capture(r, lines)
+	f.outputs[m.output] = true
 	go func() {
-		defer close(m.output)
-		defer r.Close()
-		lines.copy(r)
+		<-m.output.ended
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.outputs, m.output)
 	}()
 	go func() {
 		m.err = cmd.Wait()
@@ -75,31 +84,65 @@ func (f *family) start(argv, env []string, dir string, lines *lineSplitter) (*me
 	return m, nil
 }
 
-// outputGrace is how long the last output of a process that has ended is
-// waited for, if something that it left behind still holds the pipe.
-const outputGrace = 200 * time.Millisecond
+// groupPoll is the time between two looks at what is left of a group.
+const groupPoll = 10 * time.Millisecond
 
-// drained waits for the output of a process that has exited.
-func (m *member) drained() {
-	select {
-	case <-m.output:
-	case <-time.After(outputGrace):
-	}
-}
-
-// stop ends the group: asked first, and killed when ctx is over.
+// stop ends the group: asked first, and killed when ctx is over. It returns
+// when its leader has ended and its output is in the log.
 func (m *member) stop(ctx context.Context) {
 	m.signal(syscall.SIGTERM)
 	select {
 	case <-m.exited:
 	case <-ctx.Done():
 	}
-	// What is left of the group was left behind by its leader.
-	m.signal(syscall.SIGKILL)
+	// The others of the group were asked as well and have the same time.
+	for ctx.Err() == nil && groupLives(m.cmd.Process.Pid) {
+		sleep(ctx, groupPoll)
+	}
+	m.killGroup()
 	<-m.exited
+	m.output.settle()
+}
+
+// killGroup ends what is left of the group.
+func (m *member) killGroup() { m.signal(syscall.SIGKILL) }
+
+// groupTimeout bounds the wait for a group that was killed.
+const groupTimeout = time.Second
+
+// clear ends what a leader that has ended left of its group, so that nothing of
+// it is in the way of the next.
+func (m *member) clear(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, groupTimeout)
+	defer cancel()
+	m.killGroup()
+	for ctx.Err() == nil && groupLives(m.cmd.Process.Pid) {
+		sleep(ctx, groupPoll)
+	}
+	m.output.settle()
 }
 
 func (m *member) signal(sig syscall.Signal) { signalGroup(m.cmd.Process.Pid, sig) }
+
+// close begins the family's end: nothing new starts.
+func (f *family) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended = true
+}
+
+// closeOutputs ends the reading of pipes that somebody still holds.
+func (f *family) closeOutputs() {
+	f.mu.Lock()
+	open := make([]*output, 0, len(f.outputs))
+	for o := range f.outputs {
+		open = append(open, o)
+	}
+	f.mu.Unlock()
+	for _, o := range open {
+		o.close()
+	}
+}
 
 // exitError says how a process ended, for a person; nil for success.
 func exitError(err error) error {

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -14,7 +13,7 @@ const (
 	// maxJournal bounds the log lines that wait for the channel, in bytes.
 	// Beyond it the oldest are dropped, and a line says how many.
 	maxJournal = 4 << 20
-	// maxBatch bounds one message of log lines, in bytes of output.
+	// maxBatch bounds one message of log lines, in bytes.
 	maxBatch = 64 << 10
 )
 
@@ -27,7 +26,7 @@ type journal struct {
 	entries []events.AgentLogEntry // not yet given to the channel
 	bytes   int
 	seq     uint64 // of the last entry
-	dropped int    // entries lost since the last line that said so
+	dropped int    // entries lost right before the first of those
 	life    []state
 	busy    bool          // a message is being handed over
 	wake    chan struct{} // capacity 1
@@ -50,24 +49,33 @@ func (j *journal) log(level events.LogLevel, source, stage, output string) {
 	defer j.mu.Unlock()
 	j.append(level, source, stage, output)
 	for j.bytes > maxJournal && len(j.entries) > 1 {
-		j.bytes -= len(j.entries[0].Output)
-		j.entries = slices.Delete(j.entries, 0, 1)
+		j.bytes -= weight(j.entries[0])
+		j.entries = j.entries[1:] // not moved: this happens line by line
 		j.dropped++
-	}
-	if j.dropped > 0 && j.bytes < maxJournal/2 {
-		lost := j.dropped
-		j.dropped = 0
-		j.append(events.LogWarn, "agent", "", fmt.Sprintf("%d lines of this log were lost: the coordinator was out of reach for too long", lost))
 	}
 	j.signal()
 }
 
 func (j *journal) append(level events.LogLevel, source, stage, output string) {
 	j.seq++
-	j.bytes += len(output)
-	j.entries = append(j.entries, events.AgentLogEntry{
+	e := events.AgentLogEntry{
 		Seq: j.seq, CreatedAt: time.Now().UTC(), Level: level, Source: source, Stage: stage, Output: output,
-	})
+	}
+	j.bytes += weight(e)
+	j.entries = append(j.entries, e)
+}
+
+// weight is about what a line takes in memory, and on the wire, in bytes: an
+// empty one, too, is not nothing.
+func weight(e events.AgentLogEntry) int { return len(e.Output) + 128 }
+
+// lossBefore says in the place of the lines before e, and with the number of the
+// last of them, that they are lost.
+func lossBefore(e events.AgentLogEntry, lines int) events.AgentLogEntry {
+	return events.AgentLogEntry{
+		Seq: e.Seq - 1, CreatedAt: e.CreatedAt, Level: events.LogWarn, Source: sourceAgent, Stage: e.Stage,
+		Output: fmt.Sprintf("%d lines of this log were lost: the coordinator was out of reach for too long", lines),
+	}
 }
 
 // lifecycle enters a state of life.
@@ -100,16 +108,23 @@ func (j *journal) next() events.ChannelMessage {
 	}
 	n, size := 0, 0
 	for n < len(j.entries) && j.entries[n].Seq <= limit {
-		if size += len(j.entries[n].Output); size > maxBatch && n > 0 {
+		if size += weight(j.entries[n]); size > maxBatch && n > 0 {
 			break
 		}
-		j.bytes -= len(j.entries[n].Output)
+		j.bytes -= weight(j.entries[n])
 		n++
 	}
 	switch {
 	case n > 0:
-		batch := slices.Clone(j.entries[:n])
-		j.entries = slices.Delete(j.entries, 0, n)
+		var batch []events.AgentLogEntry
+		if j.dropped > 0 {
+			batch = append(batch, lossBefore(j.entries[0], j.dropped))
+			j.dropped = 0
+		}
+		batch = append(batch, j.entries[:n]...)
+		if j.entries = j.entries[n:]; len(j.entries) == 0 {
+			j.entries = nil
+		}
 		j.busy = true
 		return &events.AgentLogs{Entries: batch}
 	case len(j.life) > 0:

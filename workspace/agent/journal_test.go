@@ -26,7 +26,7 @@ func TestStatesOfLifeComeAfterTheLinesBeforeThem(t *testing.T) {
 				size := 0
 				for _, e := range m.Entries {
 					got = append(got, "line "+e.Output)
-					size += len(e.Output)
+					size += weight(e)
 				}
 				require.True(t, size <= maxBatch || len(m.Entries) == 1)
 			case *events.AgentLifecycle:
@@ -63,18 +63,32 @@ func TestAJournalThatNobodyTakesIsBoundedAndSaysWhatItLost(t *testing.T) {
 		j.log(events.LogInfo, "test", "", line)
 	}
 	require.LessOrEqual(t, j.bytes, maxJournal)
-	var last uint64
+	j.lifecycle(events.LifecycleReady, nil)
+	kept := len(j.entries)
+	var got []events.AgentLogEntry
 	for m := j.next(); m != nil; m = j.next() {
-		for _, e := range m.(*events.AgentLogs).Entries {
-			require.Greater(t, e.Seq, last)
-			last = e.Seq
+		if logs, ok := m.(*events.AgentLogs); ok {
+			got = append(got, logs.Entries...)
 		}
 	}
 	require.Zero(t, j.bytes)
+	require.Len(t, got, kept+1)
+	total := 3 * maxJournal / len(line)
+	require.Equal(t, fmt.Sprintf("%d lines of this log were lost: the coordinator was out of reach for too long", total-kept), got[0].Output)
+	for i, e := range got {
+		require.Equal(t, uint64(total-kept+i), e.Seq, "the loss has the number of the last line that was lost")
+	}
+
 	j.log(events.LogInfo, "test", "", "after")
-	entries := j.next().(*events.AgentLogs).Entries
-	require.Len(t, entries, 2)
-	require.Contains(t, entries[1].Output, "lines of this log were lost")
+	require.Len(t, j.next().(*events.AgentLogs).Entries, 1, "it is said once")
+}
+
+func TestEmptyLinesFillAJournalToo(t *testing.T) {
+	j := newJournal()
+	for range maxJournal {
+		j.log(events.LogInfo, "test", "", "")
+	}
+	require.LessOrEqual(t, len(j.entries), maxJournal/128)
 }
 
 func TestFlushWaitsUntilTheLastWordIsTaken(t *testing.T) {

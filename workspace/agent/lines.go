@@ -1,11 +1,9 @@
 package agent
 
 import (
-	"bufio"
 	"bytes"
-	"errors"
-	"io"
 	"strings"
+	"unicode/utf8"
 )
 
 // maxLine is the longest line of output in bytes; a longer one is cut into
@@ -13,18 +11,50 @@ import (
 const maxLine = 16 << 10
 
 // lineSplitter turns a process's output into log lines.
-type lineSplitter struct{ emit func(string) }
+type lineSplitter struct {
+	emit func(string)
+	rest []byte // the beginning of a line whose end has not come
+}
 
-// copy reads to the end. A last line without a line feed is a line, too.
-func (l *lineSplitter) copy(r io.Reader) {
-	br := bufio.NewReaderSize(r, maxLine)
-	for {
-		line, err := br.ReadSlice('\n')
-		if len(line) > 0 {
-			l.emit(strings.ToValidUTF8(string(bytes.TrimRight(line, "\r\n")), "\uFFFD"))
+// write takes the next piece of output.
+func (l *lineSplitter) write(p []byte) {
+	for len(p) > 0 {
+		end := bytes.IndexByte(p, '\n')
+		if end < 0 {
+			l.rest = append(l.rest, p...)
+			p = nil
+		} else {
+			l.rest = append(l.rest, p[:end]...)
+			p = p[end+1:]
 		}
-		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
-			return
+		for len(l.rest) > maxLine {
+			n := cutBetweenRunes(l.rest, maxLine)
+			l.say(l.rest[:n])
+			l.rest = append(l.rest[:0], l.rest[n:]...)
+		}
+		if end >= 0 {
+			l.say(bytes.TrimSuffix(l.rest, []byte("\r")))
+			l.rest = l.rest[:0]
 		}
 	}
+}
+
+// flush ends a last line that has no line feed.
+func (l *lineSplitter) flush() {
+	if len(l.rest) > 0 {
+		l.say(bytes.TrimSuffix(l.rest, []byte("\r")))
+		l.rest = l.rest[:0]
+	}
+}
+
+func (l *lineSplitter) say(line []byte) { l.emit(strings.ToValidUTF8(string(line), "\uFFFD")) }
+
+// cutBetweenRunes is the last place up to n where a character of b begins.
+func cutBetweenRunes(b []byte, n int) int {
+	for i := n; i > n-utf8.UTFMax; i-- {
+		if utf8.RuneStart(b[i]) {
+			return i
+		}
+	}
+	return n // no text
 }

@@ -1,7 +1,10 @@
 package agent
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"strconv"
@@ -35,74 +38,95 @@ func (f *family) adopt(ctx context.Context) {
 func (f *family) reap() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, pid := range childrenOf(os.Getpid()) {
-		if !f.ours[pid] {
-			_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+	for _, child := range descendantsOf(os.Getpid()) {
+		if child.parent == os.Getpid() && child.dead && !f.ours[child.pid] {
+			_, _ = syscall.Wait4(child.pid, nil, syscall.WNOHANG, nil)
 		}
 	}
 }
+
+// leave lets what a process has left behind live on until end, which finds it.
+func (f *family) leave(*member) {}
+
+// endTimeout bounds the wait for processes that were killed: the kernel ends
+// them at once unless they hang in it.
+const endTimeout = 5 * time.Second
 
 // end kills every descendant that is left, until there is none, and lets
-// nothing new begin.
-func (f *family) end(ctx context.Context) {
-	f.mu.Lock()
-	f.ended = true
-	f.mu.Unlock()
+// nothing new begin. The error says what could not be killed.
+func (f *family) end(ctx context.Context) error {
+	f.close()
+	defer f.closeOutputs()
+	ctx, cancel := context.WithTimeout(ctx, endTimeout)
+	defer cancel()
 	for {
-		left := descendantsOf(os.Getpid())
-		if len(left) == 0 {
-			return
-		}
-		for _, pid := range left {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
+		var left []string
+		for _, d := range descendantsOf(os.Getpid()) {
+			if !d.dead {
+				left = append(left, strconv.Itoa(d.pid))
+				_ = syscall.Kill(d.pid, syscall.SIGKILL)
+			}
 		}
 		f.reap()
+		if len(left) == 0 {
+			return nil
+		}
 		if !sleep(ctx, 5*time.Millisecond) {
-			return
+			return fmt.Errorf("processes that cannot be killed are left: %s", strings.Join(left, ", "))
 		}
 	}
 }
 
-// descendantsOf lists the living processes below pid.
-func descendantsOf(pid int) []int {
-	var out []int
-	for todo := childrenOf(pid); len(todo) > 0; {
-		child := todo[0]
-		todo = append(todo[1:], childrenOf(child)...)
-		if !isZombie(child) {
-			out = append(out, child)
-		}
-	}
-	return out
+// descendant is a process below another.
+type descendant struct {
+	pid, parent int
+	dead        bool // and not reaped
 }
 
-func childrenOf(pid int) []int {
-	dir := "/proc/" + strconv.Itoa(pid) + "/task"
-	tasks, err := os.ReadDir(dir)
+// descendantsOf lists the processes below pid. It reads all of /proc, because
+// not every kernel keeps lists of children.
+func descendantsOf(pid int) []descendant {
+	names, err := readDirNames("/proc")
 	if err != nil {
 		return nil
 	}
-	var out []int
-	for _, t := range tasks {
-		b, err := os.ReadFile(dir + "/" + t.Name() + "/children")
-		if err != nil {
-			continue
-		}
-		for _, field := range strings.Fields(string(b)) {
-			if child, err := strconv.Atoi(field); err == nil {
-				out = append(out, child)
+	children := make(map[int][]descendant)
+	for _, name := range names {
+		if child, err := strconv.Atoi(name); err == nil {
+			if d, err := statOf(child); err == nil {
+				children[d.parent] = append(children[d.parent], d)
 			}
 		}
+	}
+	var out []descendant
+	for todo := children[pid]; len(todo) > 0; todo = todo[1:] {
+		out = append(out, todo[0])
+		todo = append(todo, children[todo[0].pid]...)
 	}
 	return out
 }
 
-func isZombie(pid int) bool {
+func readDirNames(path string) ([]string, error) {
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return dir.Readdirnames(-1)
+}
+
+// statOf reads /proc/PID/stat (proc_pid_stat(5)).
+func statOf(pid int) (descendant, error) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return true // gone
+		return descendant{}, err
 	}
-	// The state follows the name, which may hold anything, in parentheses.
-	_, rest, ok := strings.Cut(string(b[strings.LastIndexByte(string(b), ')')+1:]), " ")
-	return !ok || strings.HasPrefix(rest, "Z") || strings.HasPrefix(rest, "X")
+	// State and parent follow the name, which is in parentheses and may hold
+	// anything.
+	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	if len(fields) < 2 {
+		return descendant{}, errors.New("unexpected process status")
+	}
+	parent, err := strconv.Atoi(string(fields[1]))
+	return descendant{pid: pid, parent: parent, dead: fields[0][0] == 'Z' || fields[0][0] == 'X'}, err
 }

@@ -6,100 +6,82 @@ import (
 	"time"
 
 	"github.com/tunneler/tunneler/events"
+	"github.com/tunneler/tunneler/workspace/template"
 )
 
-// Sources of log lines.
+// Sources of log lines; a service's lines have its name.
 const (
 	sourceAgent    = "agent"
 	sourceStartup  = "startup_script"
 	sourceShutdown = "shutdown_script"
 )
 
+// Stages of log lines.
+const (
+	stageStart = "start"
+	stageRun   = "run"
+	stageStop  = "stop"
+)
+
+// scriptGrace is how long a script that has to end may take once asked to.
+const scriptGrace = time.Second
+
 func (a *agent) lines(source, stage string) *lineSplitter {
 	return &lineSplitter{emit: func(line string) { a.journal.log(events.LogInfo, source, stage, line) }}
 }
 
-// startUp runs the startup script and the services, and reports how the
-// workspace fares: every state as it is.
-func (a *agent) startUp(ctx context.Context) {
-	a.journal.lifecycle(events.LifecycleStarting, nil)
-	var failed error // an error is never taken back by what comes after it
-	script := a.targets.manifest.Template.StartupScript
-	if script != nil && !script.Blocking {
-		a.work.Go(func() {
-			if err := a.startupScript(ctx); err != nil && ctx.Err() == nil {
-				a.journal.log(events.LogError, sourceAgent, "start", err.Error())
-			}
-		})
-	} else if script != nil {
-		failed = a.startupScript(ctx)
-	}
-	if ctx.Err() != nil {
-		return
-	}
-	if failed != nil {
-		a.journal.log(events.LogError, sourceAgent, "start", failed.Error())
-		a.journal.lifecycle(events.LifecycleStartError, failed)
-	}
-	late := a.startServices(ctx)
-	if ctx.Err() != nil {
-		return
-	}
-	if late != nil {
-		a.journal.log(events.LogError, sourceAgent, "start", late.Error())
-		if failed == nil {
-			a.journal.lifecycle(events.LifecycleStartTimeout, late)
-		}
-		if !a.servicesReady(ctx) {
-			return
-		}
-	}
-	if failed == nil {
-		a.journal.lifecycle(events.LifecycleReady, nil)
-	}
+// say writes a line of the agent's own about something that went wrong.
+func (a *agent) say(stage string, err error) {
+	a.journal.log(events.LogError, sourceAgent, stage, err.Error())
 }
 
-// startupScript runs the script. When its time is over that is reported, and
-// it may go on: what it does late is better than what is half done.
-func (a *agent) startupScript(ctx context.Context) error {
-	script := a.targets.manifest.Template.StartupScript
-	m, err := a.family.start([]string{"/bin/sh", "-c", script.Run}, a.env(nil), a.dir(""), a.lines(sourceStartup, "start"))
+// script starts one of the template's scripts.
+func (a *agent) script(run, source, stage string) (*member, error) {
+	return a.family.start([]string{"/bin/sh", "-c", run}, a.family.env, a.dir(""), a.lines(source, stage))
+}
+
+// runStartupScript runs the script and tells how it fares, until it has ended or
+// ctx does. When its time is over it goes on: what it does late is better than
+// what is half done.
+func (a *agent) runStartupScript(ctx context.Context, script *template.StartupScript, tell func(progress, error)) {
+	m, err := a.script(script.Run, sourceStartup, stageStart)
 	if err != nil {
-		return fmt.Errorf("cannot run the startup script: %w", err)
+		tell(failed, fmt.Errorf("cannot run the startup script: %w", err))
+		return
 	}
 	limit := time.NewTimer(script.Timeout.Std())
 	defer limit.Stop()
 	for {
 		select {
 		case <-m.exited:
-			m.drained()
+			// What it has left in the background may stay.
+			m.output.settle()
+			a.family.leave(m)
 			if err := exitError(m.err); err != nil {
-				return fmt.Errorf("the startup script failed: %w", err)
+				tell(failed, fmt.Errorf("the startup script failed: %w", err))
+			} else {
+				tell(done, nil)
 			}
-			return nil
+			return
 		case <-limit.C:
-			late := fmt.Errorf("the startup script still runs after %s", script.Timeout)
-			a.journal.log(events.LogError, sourceAgent, "start", late.Error())
-			if script.Blocking {
-				a.journal.lifecycle(events.LifecycleStartTimeout, late)
-			}
+			tell(late, fmt.Errorf("the startup script still runs after %s", script.Timeout))
 		case <-ctx.Done():
-			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.Grace)
+			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), scriptGrace)
 			defer cancel()
 			m.stop(stop)
-			return ctx.Err()
+			return
 		}
 	}
 }
 
-// shutDown runs the shutdown script and reports how it went.
-func (a *agent) shutDown(ctx context.Context) (final events.Lifecycle, err error) {
-	a.journal.lifecycle(events.LifecycleShuttingDown, nil)
+// runShutdownScript runs the script, if there is one. The error, with the
+// lifecycle that it means, says that it did not go well.
+func (a *agent) runShutdownScript() (events.Lifecycle, error) {
 	script := a.targets.manifest.Template.ShutdownScript
 	if script == nil {
 		return events.LifecycleOff, nil
 	}
-	m, err := a.family.start([]string{"/bin/sh", "-c", script.Run}, a.env(nil), a.dir(""), a.lines(sourceShutdown, "stop"))
+	m, err := a.script(script.Run, sourceShutdown, stageStop)
 	if err != nil {
 		return events.LifecycleShutdownError, fmt.Errorf("cannot run the shutdown script: %w", err)
 	}
@@ -107,18 +89,16 @@ func (a *agent) shutDown(ctx context.Context) (final events.Lifecycle, err error
 	defer limit.Stop()
 	select {
 	case <-m.exited:
-		m.drained()
+		m.output.settle()
+		a.family.leave(m)
 		if err := exitError(m.err); err != nil {
 			return events.LifecycleShutdownError, fmt.Errorf("the shutdown script failed: %w", err)
 		}
 		return events.LifecycleOff, nil
 	case <-limit.C:
-		err = fmt.Errorf("the shutdown script did not end within %s", script.Timeout)
-	case <-ctx.Done():
-		err = fmt.Errorf("the shutdown script was cut short")
+		stop, cancel := context.WithTimeout(context.Background(), scriptGrace)
+		defer cancel()
+		m.stop(stop)
+		return events.LifecycleShutdownTimeout, fmt.Errorf("the shutdown script did not end within %s", script.Timeout)
 	}
-	stop, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	m.stop(stop)
-	return events.LifecycleShutdownTimeout, err
 }

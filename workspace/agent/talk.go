@@ -54,17 +54,24 @@ func (a *agent) talk(ctx context.Context, end context.CancelCauseFunc) {
 	defer cancel()
 	a.background.Go(func() { a.journal.send(ctx, a.channel.Send) })
 	a.background.Go(func() { a.report(ctx) })
-	err := a.channel.Run(ctx)
-	var rejected *channel.RejectError
-	switch {
-	case err == nil || ctx.Err() != nil:
-	case errors.As(err, &rejected):
-		end(fmt.Errorf("%w: %w", ErrReplaced, err))
-	case errors.Is(err, channel.ErrUnauthorized):
-		end(fmt.Errorf("%w: %w", ErrUnauthorized, err))
-	default:
-		end(err)
+	if err := a.channel.Run(ctx); err != nil && ctx.Err() == nil {
+		end(whyEnded(err))
 	}
+}
+
+// whyEnded is the agent's word for the end of the channel.
+func whyEnded(err error) error {
+	if errors.Is(err, channel.ErrUnauthorized) {
+		return fmt.Errorf("%w: %w", ErrUnauthorized, err)
+	}
+	if rejected, ok := errors.AsType[*channel.RejectError](err); ok {
+		switch rejected.Reject.Code {
+		case events.RejectBuildOver, events.RejectReplaced:
+			return fmt.Errorf("%w: %w", ErrReplaced, err)
+		default:
+		}
+	}
+	return fmt.Errorf("the coordinator is lost: %w", err)
 }
 
 // report sends the gauges now and then; the next report makes up for a lost one.
@@ -79,7 +86,8 @@ func (a *agent) hear(ctx context.Context, m events.ChannelMessage) {
 	switch m := m.(type) {
 	case *events.ConnectionRequest:
 		a.background.Go(func() {
-			if err := a.channel.Send(ctx, a.tunnels.expect(m)); err != nil {
+			offset, _ := a.channel.ClockOffset() // zero as long as it is not known
+			if err := a.channel.Send(ctx, a.tunnels.expect(m, offset)); err != nil {
 				a.cfg.Logger.Debug("a connection request could not be answered", zap.Error(err))
 			}
 		})

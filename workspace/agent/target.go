@@ -27,6 +27,8 @@ const (
 type targets struct {
 	manifest api.Manifest
 	dir      string
+	// outsideSockets lets tunnels reach Unix sockets outside of dir.
+	outsideSockets bool
 }
 
 // dial connects to what a stream was opened for. The error is a *events.Reply
@@ -41,9 +43,9 @@ func (t *targets) dial(ctx context.Context, h events.OpenHeader) (net.Conn, erro
 	if h.Network == events.NetworkUnix {
 		path, err := t.socket(h.Target)
 		if err != nil {
-			return nil, &events.Reply{Code: events.ReplyDenied, Text: err.Error()}
+			return nil, err
 		}
-		return t.connect(ctx, "unix", path, "the socket "+h.Target)
+		return t.connectUnix(ctx, path, "the socket "+h.Target)
 	}
 	host, portText, err := net.SplitHostPort(h.Target)
 	if err != nil {
@@ -58,55 +60,101 @@ func (t *targets) dial(ctx context.Context, h events.OpenHeader) (net.Conn, erro
 	}
 	what := fmt.Sprintf("port %d in workspace %s", port, t.manifest.WorkspaceName)
 	if to, ok := t.manifest.Template.Target(int(port)); ok && h.Network == events.NetworkTCP {
-		address := to.Address
 		if to.Network == "unix" {
-			address = t.inside(address)
+			return t.connectUnix(ctx, t.inside(to.Address), what)
 		}
-		return t.connect(ctx, to.Network, address, what)
+		return t.connect(ctx, to.Network, to.Address, what)
 	}
-	// "localhost" is both loopbacks: many development servers have but one.
-	return t.connect(ctx, h.Network.String(), net.JoinHostPort("localhost", portText), what)
+	return t.connectLoopback(ctx, h.Network.String(), host, portText, what)
+}
+
+// connectLoopback tries both families, because many development servers listen
+// at one of them only, and does not ask a resolver what localhost is.
+func (t *targets) connectLoopback(ctx context.Context, network, host, port, what string) (net.Conn, error) {
+	first, second := "127.0.0.1", "::1"
+	if addr, err := netip.ParseAddr(host); err == nil && addr.Is6() && !addr.Is4In6() {
+		first, second = second, first
+	}
+	conn, err := t.connect(ctx, network, net.JoinHostPort(first, port), what)
+	if err == nil || ctx.Err() != nil {
+		return conn, err
+	}
+	if conn, other := t.connect(ctx, network, net.JoinHostPort(second, port), what); other == nil {
+		return conn, nil
+	}
+	return nil, err
 }
 
 // isWorkspace: the name means the workspace itself.
 func (t *targets) isWorkspace(host string) bool {
-	if host == "" || strings.EqualFold(host, "localhost") || host == t.manifest.WorkspaceName {
+	if host == "" || strings.EqualFold(host, "localhost") || host == "workspace" || host == t.manifest.WorkspaceName {
 		return true
 	}
 	addr, err := netip.ParseAddr(host)
 	return err == nil && addr.Unmap().IsLoopback()
 }
 
-// inside resolves a path against the workspace's directory. A path below the
-// working directory stays relative: a socket's path has about 100 bytes.
+// inside resolves a path against the workspace's directory.
 func (t *targets) inside(path string) string {
 	if filepath.IsAbs(path) {
-		return path
-	}
-	if wd, err := os.Getwd(); err == nil && wd == t.dir {
 		return path
 	}
 	return filepath.Join(t.dir, path)
 }
 
 // socket allows Unix sockets inside the workspace's directory alone, links
-// followed.
+// followed. The error is a *events.Reply.
 func (t *targets) socket(path string) (string, error) {
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(t.dir, path)
+	named := filepath.Clean(t.inside(path))
+	if t.outsideSockets {
+		return named, nil
 	}
 	dir, err := filepath.EvalSymlinks(t.dir)
 	if err != nil {
-		return "", fmt.Errorf("the workspace's directory is not there")
+		return "", &events.Reply{Code: events.ReplyInternal, Text: "the workspace's directory is not there"}
 	}
-	real, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return "", fmt.Errorf("there is no socket %s in the workspace", filepath.Base(path))
-	}
-	if rel, err := filepath.Rel(dir, real); err != nil || !filepath.IsLocal(rel) {
-		return "", fmt.Errorf("sockets outside the workspace's directory are not reachable")
+	real, err := filepath.EvalSymlinks(named)
+	switch {
+	case err != nil && within(filepath.Clean(t.dir), named):
+		return "", &events.Reply{Code: events.ReplyRefused, Text: fmt.Sprintf("there is no socket %s in workspace %s", path, t.manifest.WorkspaceName)}
+	case err != nil, !within(dir, real):
+		return "", &events.Reply{Code: events.ReplyDenied, Text: "sockets outside the workspace's directory are not reachable"}
 	}
 	return real, nil
+}
+
+func within(dir, path string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(rel)
+}
+
+// connectUnix connects to a socket whose path may be longer than the kernel
+// takes.
+func (t *targets) connectUnix(ctx context.Context, path, what string) (net.Conn, error) {
+	short, release, err := shortSocketPath(path)
+	if err != nil {
+		return nil, explainDial(err, what)
+	}
+	defer release()
+	return t.connect(ctx, "unix", short, what)
+}
+
+// maxSocketPath is the longest path that every system takes for a socket, in
+// bytes.
+const maxSocketPath = 103
+
+// relativeSocketPath is the path from the working directory if that is short
+// enough, and else the path itself.
+func relativeSocketPath(path string) string {
+	if len(path) <= maxSocketPath {
+		return path
+	}
+	if wd, err := os.Getwd(); err == nil {
+		if rel, err := filepath.Rel(wd, path); err == nil && len(rel) <= maxSocketPath {
+			return rel
+		}
+	}
+	return path
 }
 
 func (t *targets) connect(ctx context.Context, network, address, what string) (net.Conn, error) {
@@ -124,7 +172,7 @@ func explainDial(err error, what string) *events.Reply {
 	var dns *net.DNSError
 	var timeout net.Error
 	switch {
-	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ENOTSOCK):
 		return &events.Reply{Code: events.ReplyRefused, Text: "nothing listens on " + what}
 	case errors.As(err, &dns):
 		return &events.Reply{Code: events.ReplyUnreachable, Text: fmt.Sprintf("the workspace cannot resolve %s", dns.Name)}

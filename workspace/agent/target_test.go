@@ -1,17 +1,21 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"pgregory.net/rapid"
 
 	"github.com/tunneler/tunneler/events"
 	"github.com/tunneler/tunneler/workspace/api"
@@ -66,7 +70,7 @@ func TestWhatATargetMeans(t *testing.T) {
 		"a port that the template maps":    {events.NetworkTCP, "localhost:3000", events.ReplyOK, ""},
 		"a port where nothing listens":     {events.NetworkTCP, "localhost:" + dead, events.ReplyRefused, "nothing listens on port " + dead + " in workspace w"},
 		"a socket in the workspace":        {events.NetworkUnix, "run/web.sock", events.ReplyOK, ""},
-		"a socket that is not there":       {events.NetworkUnix, "run/no.sock", events.ReplyDenied, "there is no socket no.sock in the workspace"},
+		"a socket that is not there":       {events.NetworkUnix, "run/no.sock", events.ReplyRefused, "there is no socket run/no.sock in workspace w"},
 		"a socket outside":                 {events.NetworkUnix, filepath.Join(outside, "other.sock"), events.ReplyDenied, "sockets outside the workspace's directory are not reachable"},
 		"a way out by dots":                {events.NetworkUnix, "../" + filepath.Base(outside) + "/other.sock", events.ReplyDenied, "sockets outside the workspace's directory are not reachable"},
 		"a way out by a link":              {events.NetworkUnix, "way-out.sock", events.ReplyDenied, "sockets outside the workspace's directory are not reachable"},
@@ -88,6 +92,104 @@ func TestWhatATargetMeans(t *testing.T) {
 			require.Equal(t, c.text, reply.Text)
 		})
 	}
+}
+
+func TestASocketOutsideIsReachedIfTheAgentIsToldSo(t *testing.T) {
+	outside := filepath.Join(workspaceDir(t), "other.sock")
+	listenAt(t, "unix", outside)
+	ts := &targets{dir: workspaceDir(t), outsideSockets: true}
+	conn, err := ts.dial(t.Context(), events.OpenHeader{Network: events.NetworkUnix, Target: outside})
+	require.NoError(t, err)
+	conn.Close()
+}
+
+func TestASocketMayLieDeeperThanTheKernelTakesAPath(t *testing.T) {
+	dir := workspaceDir(t)
+	deep := dir
+	for len(deep) < 2*maxSocketPath {
+		deep = filepath.Join(deep, "a-directory-with-a-long-name")
+		require.NoError(t, os.Mkdir(deep, 0o700))
+	}
+	t.Chdir(deep) // as a service that listens at a relative path
+	listenAt(t, "unix", "web.sock")
+	rel, err := filepath.Rel(dir, filepath.Join(deep, "web.sock"))
+	require.NoError(t, err)
+	ts := &targets{dir: dir}
+	for _, wd := range []string{deep, "/"} {
+		if wd == "/" && runtime.GOOS != "linux" {
+			continue // elsewhere only what lies near the working directory is reached
+		}
+		t.Chdir(wd)
+		conn, err := ts.dial(t.Context(), events.OpenHeader{Network: events.NetworkUnix, Target: rel})
+		require.NoError(t, err, wd)
+		conn.Close()
+	}
+}
+
+func TestAPortOfOneFamilyIsFound(t *testing.T) {
+	ts := &targets{manifest: api.Manifest{WorkspaceName: "w"}}
+	l, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		l = listenAt(t, "tcp", "127.0.0.1:0") // a host without IPv6: then the other way round
+	}
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	require.NoError(t, err)
+	for _, host := range []string{"", "localhost", "LOCALHOST", "127.0.0.1", "[::1]", "w", "workspace"} {
+		conn, err := ts.dial(t.Context(), events.OpenHeader{Network: events.NetworkTCP, Target: host + ":" + port})
+		require.NoError(t, err, host)
+		conn.Close()
+	}
+}
+
+func TestAFailedDialIsExplained(t *testing.T) {
+	opErr := func(err error) error {
+		return &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", err)}
+	}
+	for name, c := range map[string]struct {
+		err  error
+		want events.Reply
+	}{
+		"refused":          {opErr(syscall.ECONNREFUSED), events.Reply{Code: events.ReplyRefused, Text: "nothing listens on db:5432"}},
+		"no socket":        {opErr(syscall.ENOENT), events.Reply{Code: events.ReplyRefused, Text: "nothing listens on db:5432"}},
+		"no socket at all": {opErr(syscall.ENOTSOCK), events.Reply{Code: events.ReplyRefused, Text: "nothing listens on db:5432"}},
+		"not resolved":     {&net.OpError{Op: "dial", Err: &net.DNSError{Name: "db", IsNotFound: true}}, events.Reply{Code: events.ReplyUnreachable, Text: "the workspace cannot resolve db"}},
+		"no route":         {opErr(syscall.EHOSTUNREACH), events.Reply{Code: events.ReplyUnreachable, Text: "the workspace cannot reach db:5432: no route to host"}},
+		"no answer":        {opErr(syscall.ETIMEDOUT), events.Reply{Code: events.ReplyTimeout, Text: "no answer from db:5432"}},
+		"no time":          {context.DeadlineExceeded, events.Reply{Code: events.ReplyTimeout, Text: "no answer from db:5432"}},
+		"not allowed":      {opErr(syscall.EACCES), events.Reply{Code: events.ReplyDenied, Text: "the agent may not connect to db:5432"}},
+		"no file left":     {opErr(syscall.EMFILE), events.Reply{Code: events.ReplyTooMany, Text: "the agent has too many open files"}},
+	} {
+		require.Equal(t, &c.want, explainDial(c.err, "db:5432"), name)
+	}
+}
+
+func TestPropertyLinesDoNotDependOnThePieces(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.SliceOf(rapid.SampledFrom([]byte("ab\n\r\xc3\xa9"))).Draw(t, "text")
+		if rapid.Bool().Draw(t, "long") {
+			text = append(text, bytes.Repeat([]byte("é"), maxLine)...)
+		}
+		split := func(pieces [][]byte) (lines []string) {
+			l := &lineSplitter{emit: func(s string) { lines = append(lines, s) }}
+			for _, p := range pieces {
+				l.write(p)
+			}
+			l.flush()
+			return lines
+		}
+		var pieces [][]byte
+		for rest := text; len(rest) > 0; {
+			n := rapid.IntRange(1, len(rest)).Draw(t, "piece")
+			pieces, rest = append(pieces, rest[:n]), rest[n:]
+		}
+		lines := split(pieces)
+		require.Equal(t, split([][]byte{text}), lines)
+		for _, line := range lines {
+			require.NotContains(t, line, "\n")
+			require.LessOrEqual(t, len(line), 3*maxLine) // a byte that is no text takes three
+		}
+	})
 }
 
 func TestADialHasNoLongerThanItsOpenerGivesIt(t *testing.T) {
@@ -125,12 +227,11 @@ func TestTheLifeOfATokenIsReadFromIt(t *testing.T) {
 func TestLinesOfOutput(t *testing.T) {
 	var got []string
 	l := &lineSplitter{emit: func(s string) { got = append(got, s) }}
-	r, w := net.Pipe()
-	go func() {
-		_, _ = w.Write([]byte("one\r\ntwo\n\nbad \xff byte\nno end"))
-		w.Close()
-	}()
-	l.copy(r)
+	for _, piece := range []string{"on", "e\r\ntwo\n\nbad \xff by", "te\nno", " end"} {
+		l.write([]byte(piece))
+	}
+	l.flush()
+	l.flush()
 	require.Equal(t, []string{"one", "two", "", "bad \uFFFD byte", "no end"}, got)
 }
 

@@ -21,6 +21,9 @@ import (
 	"github.com/tunneler/tunneler/workspace/api"
 )
 
+// callTimeout bounds one call of the coordinator's API.
+const callTimeout = 30 * time.Second
+
 // credentials are the agent's token, kept in a file and renewed in time.
 type credentials struct {
 	cfg  *Config
@@ -31,9 +34,17 @@ type credentials struct {
 }
 
 func newCredentials(cfg *Config) (*credentials, error) {
-	c := &credentials{cfg: cfg, http: &http.Client{Timeout: 30 * time.Second}}
+	c := &credentials{cfg: cfg, http: &http.Client{
+		Timeout:   callTimeout,
+		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment},
+		// A coordinator does not move its API, and the token is for it alone.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
 	return c, c.load()
 }
+
+// close lets go of idle connections.
+func (c *credentials) close() { c.http.CloseIdleConnections() }
 
 // load reads the token file, and refuses one that others can read.
 func (c *credentials) load() error {
@@ -109,13 +120,11 @@ func (c *credentials) renew(ctx context.Context) error {
 	if issued, expires := lifeOf(t.Token); time.Until(expires) < expires.Sub(issued)/2 {
 		return errors.New("the coordinator sent a token that is nearly over")
 	}
-	if err := replaceFile(c.cfg.TokenFile, []byte(t.Token+"\n")); err != nil {
-		return err
-	}
+	// A full disk does not make the new token a worse one for this process.
 	c.mu.Lock()
 	c.token = t.Token
 	c.mu.Unlock()
-	return nil
+	return replaceFile(c.cfg.TokenFile, []byte(t.Token+"\n"))
 }
 
 // manifest asks what this agent is to do.
@@ -166,14 +175,16 @@ func replaceFile(path string, b []byte) error {
 		return err
 	}
 	defer os.Remove(f.Name())
-	_, err = f.Write(b)
+	if _, err = f.Write(b); err == nil {
+		err = f.Sync() // or else a crash may leave an empty file under the name
+	}
 	if e := f.Close(); err == nil {
 		err = e
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = os.Rename(f.Name(), path)
 	}
-	return os.Rename(f.Name(), path)
+	return err
 }
 
 // sleep waits, and reports whether it was left in peace.

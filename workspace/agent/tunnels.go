@@ -3,8 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"io"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,8 +24,37 @@ type tunnels struct {
 	received atomic.Int64
 }
 
-// expect prepares for the tunneler that a connection request announces.
-func (t *tunnels) expect(req *events.ConnectionRequest) *events.ConnectionResult {
+func newTunnels(l *tailnet.Listener, t *targets, log *zap.Logger) *tunnels {
+	if log == nil {
+		log = zap.NewNop()
+	}
+	return &tunnels{listener: l, targets: t, log: log}
+}
+
+// The life of a session that nobody comes for: what it is when a request does
+// not say, and what it is at most.
+const (
+	defaultSession = time.Minute
+	maxSession     = 5 * time.Minute
+)
+
+// expires is the end of the wait for a tunneler by our own clock, which the
+// coordinator's is ahead of by offset.
+func expires(at time.Time, offset time.Duration) time.Time {
+	now := time.Now()
+	if at.IsZero() {
+		return now.Add(defaultSession)
+	}
+	at = at.Add(-offset)
+	if latest := now.Add(maxSession); at.After(latest) {
+		return latest
+	}
+	return at
+}
+
+// expect prepares for the tunneler that a connection request announces; offset
+// is how far the coordinator's clock is ahead.
+func (t *tunnels) expect(req *events.ConnectionRequest, offset time.Duration) *events.ConnectionResult {
 	fail := func(err error) *events.ConnectionResult {
 		return &events.ConnectionResult{RequestID: req.RequestID, Error: err.Error()}
 	}
@@ -42,7 +69,7 @@ func (t *tunnels) expect(req *events.ConnectionRequest) *events.ConnectionResult
 	if err != nil {
 		return fail(err)
 	}
-	err = t.listener.Expect(tailnet.Session{ID: req.SessionID, Identity: id, PeerKeyHash: peer, Expires: req.Expires})
+	err = t.listener.Expect(tailnet.Session{ID: req.SessionID, Identity: id, PeerKeyHash: peer, Expires: expires(req.Expires, offset)})
 	if err != nil {
 		return fail(err)
 	}
@@ -100,126 +127,19 @@ func (t *tunnels) serveStream(ctx context.Context, in *tailnet.Incoming) {
 		in.Refuse(reply.Code, reply.Text)
 		return
 	}
+	defer conn.Close()
+	// A target that neither sends nor takes anything would not notice that the
+	// connection has ended.
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	if header.Network == events.NetworkUDP {
 		if flow, err := in.Flow(); err == nil {
 			t.relayFlow(flow, conn)
-			return
 		}
-		conn.Close()
 		return
 	}
-	stream, err := in.Accept()
-	if err != nil {
-		conn.Close()
-		return
+	if stream, err := in.Accept(); err == nil {
+		t.relay(stream, conn)
 	}
-	t.relay(stream, conn)
-}
-
-// relay carries both directions, with the end of each as it comes and a reset
-// as a reset.
-func (t *tunnels) relay(stream *tailnet.Stream, conn net.Conn) {
-	var once sync.Once
-	reset := func() {
-		once.Do(func() {
-			if tcp, ok := conn.(*net.TCPConn); ok {
-				_ = tcp.SetLinger(0)
-			}
-			conn.Close()
-			stream.Reset(events.CloseNormal)
-		})
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		n, err := copyBuffered(conn, stream)
-		t.received.Add(n)
-		if err == nil {
-			err = closeWrite(conn)
-		}
-		if err != nil {
-			reset()
-		}
-	})
-	n, err := copyBuffered(stream, conn)
-	t.sent.Add(n)
-	if err == nil {
-		err = stream.CloseWrite()
-	}
-	if err != nil {
-		reset()
-	}
-	wg.Wait()
-	conn.Close()
-	stream.Close()
-}
-
-// closeWrite ends the direction towards the target. One that is gone already
-// has no more use for it.
-func closeWrite(conn net.Conn) error {
-	half, ok := conn.(interface{ CloseWrite() error })
-	if !ok {
-		return conn.Close()
-	}
-	if err := half.CloseWrite(); err != nil && !errors.Is(err, net.ErrClosed) && !isNotConnected(err) {
-		return err
-	}
-	return nil
-}
-
-var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
-
-// copyBuffered is io.Copy through a pooled buffer; what the ends offer to do
-// without one they allocate for themselves, so it is not asked for.
-func copyBuffered(dst io.Writer, src io.Reader) (int64, error) {
-	buf := copyBuffers.Get().(*[]byte)
-	defer copyBuffers.Put(buf)
-	return io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, *buf)
-}
-
-// udpIdle is how long a flow without a packet is kept, as NATs do.
-const udpIdle = 2 * time.Minute
-
-// maxPacket is the largest UDP payload.
-const maxPacket = 65535
-
-// relayFlow carries packets until either side ends or both fall silent.
-func (t *tunnels) relayFlow(flow *tailnet.Flow, conn net.Conn) {
-	var last atomic.Int64
-	last.Store(time.Now().UnixNano())
-	var wg sync.WaitGroup
-	carry := func(dst, src net.Conn, count *atomic.Int64) {
-		defer dst.Close()
-		defer src.Close()
-		buf := make([]byte, maxPacket)
-		for {
-			_ = src.SetReadDeadline(time.Now().Add(udpIdle))
-			n, err := src.Read(buf)
-			if err != nil {
-				var timeout net.Error
-				if errors.As(err, &timeout) && timeout.Timeout() && time.Since(time.Unix(0, last.Load())) < udpIdle {
-					continue // the other direction is alive
-				}
-				if isTransient(err) {
-					continue
-				}
-				return
-			}
-			last.Store(time.Now().UnixNano())
-			count.Add(int64(n))
-			if _, err := dst.Write(buf[:n]); err != nil && !isTransient(err) && !isTooLarge(err) {
-				return
-			}
-		}
-	}
-	wg.Go(func() { carry(conn, flow, &t.received) })
-	carry(flow, conn, &t.sent)
-	wg.Wait()
-}
-
-// isTooLarge: the packet does not fit a datagram; it is dropped, as UDP may.
-func isTooLarge(err error) bool {
-	var e *tailnet.DatagramTooLargeError
-	return errors.As(err, &e)
 }
 
 func (t *tunnels) stats() *events.AgentStats {

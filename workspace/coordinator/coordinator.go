@@ -122,6 +122,7 @@ type Coordinator struct {
 	templates  catalogue
 	workspaces *registry
 	bells      *logBell
+	logs       *storeLogs
 	sessions   *sessions
 	handler    http.Handler
 
@@ -136,7 +137,7 @@ type Coordinator struct {
 	beginClose, endLife     context.CancelFunc
 	streams                 tracker        // watches, channels and followed logs
 	runs                    tracker        // Run
-	work                    sync.WaitGroup // writers and bells, which serve the others
+	work                    sync.WaitGroup // what serves the others: writers and readers of logs
 	jobs                    *jobs
 	recovered, storeHealthy atomic.Bool
 	closeOnce               sync.Once
@@ -165,6 +166,9 @@ func New(cfg Config) (*Coordinator, error) {
 	c.closing, c.beginClose = context.WithCancel(context.Background())
 	c.life, c.endLife = context.WithCancel(context.Background())
 	c.bells = &logBell{life: c.life, wg: &c.work, store: cfg.Store, bells: make(map[string]*bell)}
+	c.logs = &storeLogs{
+		store: cfg.Store, life: c.life, wg: &c.work, busy: make(map[string]bool), next: make(map[string]*tailQuestion),
+	}
 	c.watches, c.channels = slots{limit: int64(cfg.MaxWatches)}, slots{limit: int64(cfg.MaxAgents)}
 	c.times = times{ping: pingInterval, connect: connectTimeout}
 	c.sessions = newSessions()

@@ -94,10 +94,9 @@ func (c *Coordinator) serveLogs(w http.ResponseWriter, r *http.Request, rec *rec
 	}
 	names, _ := of(rec)
 	page := api.LogPage{Logs: []events.Log{}}
-	logs := storeLogs{c.cfg.Store}
 	for _, name := range names {
 		// One more than asked for tells whether there are more.
-		more, err := logs.page(r.Context(), name, q.after, q.limit+1-len(page.Logs))
+		more, err := c.logs.page(r.Context(), name, q.after, q.limit+1-len(page.Logs))
 		if err != nil {
 			return err
 		}
@@ -147,7 +146,6 @@ func (f *follower) run(ctx context.Context, id string, after int64, of successio
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	cursor := logCursor{after: after, at: 1}
-	logs := storeLogs{f.c.cfg.Store}
 	var bell watchBell
 	var heard string
 	defer func() {
@@ -172,7 +170,7 @@ func (f *follower) run(ctx context.Context, id string, after int64, of successio
 			heard = names[n-1]
 		}
 		if len(names) > 0 {
-			err := cursor.drain(ctx, logs, len(names), func(n int) string { return names[n-1] }, f.line)
+			err := cursor.drain(ctx, f.c.logs, len(names), func(n int) string { return names[n-1] }, f.line)
 			if err != nil {
 				return err
 			}

@@ -199,18 +199,20 @@ func TestMetricsWantATokenAndShowWhatHappens(t *testing.T) {
 	r := newSite(t).start()
 	r.make("demo", processTemplate)
 	require.Equal(t, events.JobSucceeded, r.build("demo", events.TransitionStart).Status)
-	resp := r.do(r.request(http.MethodGet, "/metrics", r.site.token(api.ScopeViewer), ""))
-	require.Equal(t, http.StatusOK, resp.StatusCode)
-	b, err := io.ReadAll(resp.Body)
-	require.NoError(t, err)
 	for _, line := range []string{
 		`tunneler_coordinator_builds_total{status="succeeded",transition="start"} 1`,
 		`tunneler_coordinator_agents_connected 1`,
 		`tunneler_coordinator_info{version=""} 1`,
 		`tunneler_coordinator_http_requests_total{route="/api/v1/workspaces",status="201"} 1`,
+		`tunneler_coordinator_http_request_duration_seconds_count{route="/api/v1/workspaces"} 1`,
 		`tunneler_coordinator_build_duration_seconds_count{status="succeeded",transition="start"} 1`,
+		`tunneler_coordinator_channel_messages_total{type="agent.lifecycle"} 2`,
 	} {
-		require.Contains(t, string(b), line)
+		r.until(line, func() bool { // what happened is counted right after it can be seen
+			resp := r.do(r.request(http.MethodGet, "/metrics", r.site.token(api.ScopeViewer), ""))
+			b, err := io.ReadAll(resp.Body)
+			return err == nil && resp.StatusCode == http.StatusOK && strings.Contains(string(b), line+"\n")
+		})
 	}
 }
 

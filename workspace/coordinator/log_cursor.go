@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/tunneler/tunneler/events"
-	"github.com/tunneler/tunneler/workspace/store"
 )
 
 const (
@@ -98,25 +97,4 @@ func (c *logCursor) drainOne(ctx context.Context, logs logReader, emit func(even
 		}
 	}
 	return nil
-}
-
-// storeLogs reads logs from the store.
-type storeLogs struct{ store *store.Store }
-
-func (s storeLogs) page(ctx context.Context, name string, after int64, limit int) ([]events.Log, error) {
-	log, err := s.store.Log(name)
-	if err != nil {
-		return nil, err
-	}
-	records, err := log.Read(ctx, after, limit)
-	return eventLogs(records), storeError(err)
-}
-
-func (s storeLogs) lastID(ctx context.Context, name string) (int64, error) {
-	log, err := s.store.Log(name)
-	if err != nil {
-		return 0, err
-	}
-	last, _, err := log.Last(ctx)
-	return last.ID, storeError(err)
 }

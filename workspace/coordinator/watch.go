@@ -63,7 +63,7 @@ func (c *Coordinator) watchWorkspace(w http.ResponseWriter, r *http.Request, who
 	c.metrics.watches.Inc()
 	defer c.metrics.watches.Dec()
 	watch := &watchConn{c: c, ws: ws, workspace: rec.ID}
-	watch.script = newScript(agent, afterBuild, afterAgent, storeLogs{c.cfg.Store}, watch.send)
+	watch.script = newScript(agent, afterBuild, afterAgent, c.logs, watch.send)
 	watch.serve(ctx, agent, who.Expires.Add(token.Leeway))
 	return nil
 }
