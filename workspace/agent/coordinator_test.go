@@ -280,6 +280,7 @@ func (co *coordinator) start(change func(*Config)) *running {
 	t.Cleanup(func() {
 		cancel()
 		r.wait()
+		t.Log(strings.Join(co.all(), "\n"))
 		requireNothingLeft(t)
 	})
 	return r

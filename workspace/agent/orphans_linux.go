@@ -59,7 +59,9 @@ func (f *family) end(ctx context.Context) error {
 	defer f.closeOutputs()
 	ctx, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
-	for {
+	// A look at /proc is no snapshot: a process whose parent dies meanwhile may
+	// be seen as nobody's. By the next look it is ours.
+	for calm := 0; ; {
 		var left []string
 		for _, d := range descendantsOf(os.Getpid()) {
 			if !d.dead {
@@ -68,7 +70,10 @@ func (f *family) end(ctx context.Context) error {
 			}
 		}
 		f.reap()
-		if len(left) == 0 {
+		if calm++; len(left) > 0 {
+			calm = 0
+		}
+		if calm == 2 {
 			return nil
 		}
 		if !sleep(ctx, 5*time.Millisecond) {
