@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap/zapcore"
@@ -63,6 +64,12 @@ func agentDefaults(p *program, cfg *agent.Config) error {
 	if cfg.TokenFile == "" {
 		return usagef("the agent needs its token: give --token-file")
 	}
+	// Before we go elsewhere: the path is the caller's.
+	path, err := filepath.Abs(cfg.TokenFile)
+	if err != nil {
+		return err
+	}
+	cfg.TokenFile = path
 	if cfg.Dir == "" {
 		cfg.Dir = os.Getenv("TUNNELER_WORKSPACE_DIR")
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -118,9 +119,17 @@ func (p *program) up(ctx context.Context, f upFlags, name string, command []stri
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, stopSignals...)
 	defer signal.Stop(signals)
+	// A reader of our output that goes away must not end us in the middle: a
+	// write to it then fails, instead of killing us.
+	pipe := make(chan os.Signal, 1)
+	signal.Notify(pipe, syscall.SIGPIPE)
+	defer signal.Stop(pipe)
 
 	began := time.Now()
 	s, w, err := p.openWorkspace(ctx, f, name, signals)
+	if errors.Is(err, errInterrupted) {
+		return nil // stopped by the user
+	}
 	if err != nil {
 		return err
 	}
@@ -140,25 +149,35 @@ func (p *program) openWorkspace(ctx context.Context, f upFlags, name string, sig
 	defer cancel()
 	stop := make(chan struct{})
 	defer close(stop)
-	interrupted := errors.New("interrupted before the tunnel was begun")
 	caused, cause := context.WithCancelCause(ctx)
 	defer cause(nil)
 	go func() {
 		select {
 		case <-signals:
-			cause(interrupted)
+			cause(errInterrupted)
 		case <-stop:
 		}
 	}()
 	s, err := p.openSession(caused, f.keep)
 	if err != nil {
-		return nil, api.Workspace{}, err
+		return nil, api.Workspace{}, interruptedOr(caused, err)
 	}
 	w, err := p.findWorkspace(caused, s, name, f.template)
-	if err != nil {
+	if err = interruptedOr(caused, err); err != nil {
 		return nil, w, errors.Join(err, s.Close())
 	}
 	return s, w, nil
+}
+
+// errInterrupted: the user has stopped `up` before there was a tunnel.
+var errInterrupted = errors.New("interrupted before the tunnel was begun")
+
+// interruptedOr is errInterrupted if that is why ctx has ended, else err.
+func interruptedOr(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), errInterrupted) {
+		return errInterrupted
+	}
+	return err
 }
 
 // findWorkspace gives the workspace, which it creates if it is to be created.

@@ -385,7 +385,7 @@ there and run:
 					_, err = fmt.Fprintln(p.out, t.Token)
 					return err
 				}
-				if err := os.WriteFile(file, []byte(t.Token+"\n"), 0o600); err != nil {
+				if err := writeSecret(file, []byte(t.Token+"\n")); err != nil {
 					return err
 				}
 				p.ui.info("wrote %s, good until %s", file, t.Expires.Local().Format(time.DateTime))

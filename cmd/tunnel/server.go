@@ -143,7 +143,7 @@ func (s *server) listen(ctx context.Context) (net.Listener, error) {
 	addrs := []string{s.cfg.listen}
 	if s.cfg.embedded {
 		addrs = []string{"127.0.0.1:0"}
-		last := &discovered{path: discoveryPath(s.cfg.dir)}
+		last := &discovered{path: agentsPath(s.cfg.dir)}
 		if host, ok := strings.CutPrefix(last.read().URL, "http://"); ok {
 			addrs = []string{host, "127.0.0.1:0"}
 		}
@@ -182,25 +182,24 @@ func (s *server) agentSpec() (provision.AgentSpec, error) {
 	}
 	return provision.AgentSpec{
 		Argv: []string{bin, "agent"},
-		Env:  []string{"TUNNEL_SERVER_FILE=" + discoveryPath(s.cfg.dir) + ".agents"},
+		Env:  []string{"TUNNEL_SERVER_FILE=" + agentsPath(s.cfg.dir)},
 	}, nil
 }
 
-// publish leaves word of the server: for other commands, with a user's token,
-// if it is embedded; for the agents of this machine, without one, in any case.
+// publish leaves word of the server: for other commands on the data directory
+// with a user's token, for the agents of this machine without one.
 func (s *server) publish() error {
 	t, err := s.authority.Issue(token.Claims{Subject: userName(), Scope: api.ScopeOwner}, userTokenLife)
 	if err != nil {
 		return err
 	}
 	s.userToken = t.Token
-	if err := writePrivate(discoveryPath(s.cfg.dir)+".agents", discovery{URL: s.url, PID: os.Getpid()}); err != nil {
+	if err := writePrivate(agentsPath(s.cfg.dir), discovery{URL: s.url, PID: os.Getpid()}); err != nil {
 		return err
 	}
-	if !s.cfg.embedded {
-		return nil
-	}
-	return writePrivate(discoveryPath(s.cfg.dir), discovery{URL: s.url, PID: os.Getpid(), Token: s.userToken})
+	return writePrivate(discoveryPath(s.cfg.dir), discovery{
+		URL: s.url, PID: os.Getpid(), Token: s.userToken, Standalone: !s.cfg.embedded,
+	})
 }
 
 func userName() string {
@@ -242,7 +241,9 @@ func (s *server) shutdown() error {
 	}
 	s.cancelRun()
 	<-s.running
-	errs = append(errs, s.store.Close())
+	// The word with the token goes with the server: whoever has its port next
+	// is not to be trusted with it.
+	errs = append(errs, os.Remove(discoveryPath(s.cfg.dir)), s.store.Close())
 	s.hurry()
 	return errors.Join(errs...)
 }
@@ -286,7 +287,8 @@ func (s *server) stopWorkspace(ctx context.Context, c *client.Client, w api.Work
 	}
 	b, err := c.CreateBuild(ctx, w.ID, api.CreateBuild{Transition: events.TransitionStop})
 	if err != nil {
-		return fmt.Errorf("cannot stop workspace %s: %w", w.Name, err)
+		// A coordinator that cannot store the build must not leave it running.
+		return errors.Join(fmt.Errorf("cannot stop workspace %s in order: %w", w.Name, err), s.process.Stop(s.patience, w.ID, nil))
 	}
 	done := make(chan error, 1)
 	go func() {

@@ -152,9 +152,16 @@ type discovery struct {
 	URL   string `json:"url"`
 	PID   int    `json:"pid"`
 	Token string `json:"token"`
+	// Standalone is set for `tunnel serve`, which nobody is to replace when it
+	// ends: it may be restarting.
+	Standalone bool `json:"standalone,omitempty"`
 }
 
 func discoveryPath(dir string) string { return filepath.Join(dir, "server.json") }
+
+// agentsPath is the same without the token, for agents; it stays when the
+// server ends, so that the next one takes the same port if it can.
+func agentsPath(dir string) string { return discoveryPath(dir) + ".agents" }
 
 // joinServer gives a session with the server that the data directory names, if
 // it lives.
@@ -167,6 +174,9 @@ func joinServer(ctx context.Context, dir string) *session {
 		return nil
 	}
 	c := client.New(d.url, d.token, client.Options{UserAgent: "tunnel/" + version})
+	if d.last.Standalone {
+		dir = ""
+	}
 	return &session{Client: c, server: d.last.URL, dir: dir}
 }
 

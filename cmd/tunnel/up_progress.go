@@ -69,7 +69,7 @@ func (g *progress) moved(t fsm.Transition) {
 	}
 	ui := g.p.ui
 	ui.endLive()
-	if s, ok := stages[t.From]; ok && s.done != "" && t.To > t.From {
+	if s, ok := stages[t.From]; ok && s.done != "" && t.To > t.From && (t.To <= fsm.ApplicationUp || t.From >= fsm.ShutdownApplication) {
 		ui.doneStage(g.fill(s.done), t.Time.Sub(g.entered))
 	}
 	g.entered = t.Time
