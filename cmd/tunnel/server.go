@@ -297,7 +297,7 @@ func (s *server) stopWorkspace(ctx context.Context, c *client.Client, w api.Work
 	select {
 	case err = <-done:
 	case <-s.patience.Done():
-		err = s.process.Stop(s.patience, w.ID, nil)
+		return nil // the coordinator's end, which follows, waits no longer either
 	}
 	if err != nil {
 		return fmt.Errorf("cannot stop workspace %s: %w", w.Name, err)
