@@ -52,6 +52,8 @@ type server struct {
 	served      chan error
 	running     chan struct{} // closed when the coordinator's Run has returned
 	cancelRun   context.CancelFunc
+	mu          sync.Mutex
+	hurried     []string // workspaces whose stop was not waited for
 	kept        *keptWorkspaces
 
 	closeOnce sync.Once
@@ -96,7 +98,7 @@ func startServer(ctx context.Context, cfg serverConfig) (_ *server, err error) {
 	if s.kept, err = loadKept(cfg.dir); err != nil {
 		return nil, err
 	}
-	s.process, err = provision.NewProcess(provision.Config{StateDir: filepath.Join(cfg.dir, "processes"), Logger: s.log.Named("provision")})
+	s.process, err = provision.NewProcess(s.processConfig())
 	if err != nil {
 		return nil, err
 	}
@@ -134,6 +136,10 @@ func startServer(ctx context.Context, cfg serverConfig) (_ *server, err error) {
 	s.http.ErrorLog, _ = zap.NewStdLogAt(s.log.Named("http"), zap.DebugLevel)
 	go func() { s.served <- s.http.Serve(listener) }()
 	return s, nil
+}
+
+func (s *server) processConfig() provision.Config {
+	return provision.Config{StateDir: filepath.Join(s.cfg.dir, "processes"), Logger: s.log.Named("provision")}
 }
 
 // listen opens the server's port. An embedded server takes the port that it
@@ -241,6 +247,7 @@ func (s *server) shutdown() error {
 	}
 	s.cancelRun()
 	<-s.running
+	errs = append(errs, s.killHurried())
 	// The word with the token goes with the server: whoever has its port next
 	// is not to be trusted with it.
 	errs = append(errs, os.Remove(discoveryPath(s.cfg.dir)), s.store.Close())
@@ -274,6 +281,23 @@ func (s *server) stopWorkspaces() error {
 	return errors.Join(errs...)
 }
 
+// killHurried ends what was left when the user lost patience: the coordinator
+// and its provisioner have let go of it by now.
+func (s *server) killHurried() error {
+	if len(s.hurried) == 0 {
+		return nil
+	}
+	p, err := provision.NewProcess(s.processConfig())
+	if err != nil {
+		return err
+	}
+	errs := []error{}
+	for _, id := range s.hurried {
+		errs = append(errs, p.Stop(s.patience, id, nil))
+	}
+	return errors.Join(append(errs, p.Close())...)
+}
+
 // mayRun: the newest build may have left something running.
 func mayRun(b api.Build) bool {
 	return b.Transition == events.TransitionStart && b.Status != events.JobPending || !b.Status.Final()
@@ -297,7 +321,10 @@ func (s *server) stopWorkspace(ctx context.Context, c *client.Client, w api.Work
 	select {
 	case err = <-done:
 	case <-s.patience.Done():
-		return nil // the coordinator's end, which follows, waits no longer either
+		s.mu.Lock()
+		s.hurried = append(s.hurried, w.ID)
+		s.mu.Unlock()
+		return nil // see killHurried
 	}
 	if err != nil {
 		return fmt.Errorf("cannot stop workspace %s: %w", w.Name, err)
